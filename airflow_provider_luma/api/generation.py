@@ -1,0 +1,91 @@
+"""One video in the making: the noun of this package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pendulum import DateTime
+
+VISIBLE_FIELDS = (
+    "id",
+    "state",
+    "video_url",
+    "thumbnail_url",
+    "last_frame_url",
+    "width",
+    "height",
+    "duration",
+    "created_at",
+    "failure_reason",
+)
+"""What a DAG sees of a generation, in XCom and in trigger events."""
+
+
+class GenerationState(str, Enum):
+    """Where a generation is between submission and video."""
+
+    PENDING = "pending"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+    """A word that this version does not know, so not an end: keep waiting."""
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing will change any more."""
+        return self in (GenerationState.COMPLETED, GenerationState.FAILED)
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """
+    What the gateway says about one generation, in whichever shape it said it.
+
+    URLs are on a CDN and expire; ``duration`` is in seconds, ``width`` and ``height`` in pixels.
+    """
+
+    id: str
+    state: GenerationState
+    state_name: str = ""
+    """The gateway's own word for the state, which may be one that this version does not know."""
+    video_url: str | None = None
+    download_url: str | None = None
+    """Where to fetch the video that is to be stored, where the gateway has a URL of its own for that."""
+    thumbnail_url: str | None = None
+    last_frame_url: str | None = None
+    width: int | None = None
+    height: int | None = None
+    duration: float | None = None
+    created_at: DateTime | None = None
+    failure_reason: str | None = None
+    estimate_wait_seconds: float | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """The answer as it came, with every field this class does not have."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields of :data:`VISIBLE_FIELDS` as JSON types, the time as RFC 3339 in UTC."""
+        values = {name: getattr(self, name) for name in VISIBLE_FIELDS}
+        values["state"] = self.state.value
+        if self.created_at:
+            values["created_at"] = self.created_at.in_timezone("UTC").to_iso8601_string()
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Generation:
+        """Return the generation that :meth:`as_dict` was called on, without what that leaves out."""
+        known: dict[str, Any] = {name: values.get(name) for name in VISIBLE_FIELDS}
+        known["state"] = GenerationState(known["state"])
+        if known["created_at"]:
+            known["created_at"] = pendulum.parse(known["created_at"])
+        return cls(**known)

@@ -1,0 +1,48 @@
+"""What Airflow reads of this package at start-up; imports nothing."""
+
+from __future__ import annotations
+
+
+def get_provider_info() -> dict[str, object]:
+    """Return the provider's description, in the form of Airflow's ``provider.yaml``."""
+    return {
+        "package-name": "airflow-provider-luma",
+        "name": "Luma",
+        "description": "Make videos with `Luma <https://lumalabs.ai/>`__: submit, wait, and hand on the result.",
+        "integrations": [
+            {
+                "integration-name": "Luma",
+                "external-doc-url": "https://docs.lumalabs.ai/docs/video-generation",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [{"integration-name": "Luma", "python-modules": ["airflow_provider_luma.hooks.luma"]}],
+        "operators": [{"integration-name": "Luma", "python-modules": ["airflow_provider_luma.operators.luma"]}],
+        "sensors": [{"integration-name": "Luma", "python-modules": ["airflow_provider_luma.sensors.luma"]}],
+        "triggers": [{"integration-name": "Luma", "python-modules": ["airflow_provider_luma.triggers.luma"]}],
+        "connection-types": [
+            {
+                "connection-type": "luma",
+                "hook-class-name": "airflow_provider_luma.hooks.luma.LumaHook",
+                "hook-name": "Luma",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["login", "port", "schema", "extra"],
+                    "relabeling": {"host": "Gateway", "password": "API token"},
+                    "placeholders": {"host": "https://www.kkiai.com", "password": "the token, without Bearer"},
+                },
+                "conn-fields": {
+                    "timeout": {
+                        "label": "Timeout (seconds)",
+                        "description": "How long one request may take.",
+                        "schema": {"type": ["number", "null"], "default": 30, "minimum": 1, "maximum": 3599},
+                    },
+                    "verify": {
+                        "label": "Verify TLS",
+                        "description": "Check the gateway's certificate. For a CA of your own, set the extra "
+                        "'verify' to the path of its bundle.",
+                        "schema": {"type": ["boolean", "null"], "default": True},
+                    },
+                },
+            }
+        ],
+    }

@@ -1,0 +1,204 @@
+"""An Airflow connection becomes a Luma client."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook
+
+from airflow_provider_luma.api import (
+    LumaApiError,
+    LumaAuthenticationError,
+    LumaClient,
+    LumaConnectionError,
+    LumaError,
+    LumaInvalidRequest,
+    LumaNotFound,
+)
+from airflow_provider_luma.api.gateway import gateway_url, is_this_machine
+from airflow_provider_luma.api.waiting import Wait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from airflow_provider_luma.api import Generation
+
+NO_SUCH_GENERATION = "00000000-0000-0000-0000-000000000000"
+DEFAULT_TIMEOUT = 30.0
+
+
+class LumaHook(BaseHook):
+    """
+    Talk to the Luma gateway that an Airflow connection names.
+
+    The connection, of type ``luma``: its password is the API token; its host is the gateway, in any form a person
+    would type, and may be left empty for the default one; its extras are ``timeout`` (seconds for one request,
+    default 30) and ``verify`` (true, false, or the path of a CA bundle).
+
+    :param luma_conn_id: the connection's id.
+    :param patience: seconds for which a call is repeated while the gateway is in trouble; 0 tries once.
+    """
+
+    conn_name_attr = "luma_conn_id"
+    default_conn_name = "luma_default"
+    conn_type = "luma"
+    hook_name = "Luma"
+
+    def __init__(self, luma_conn_id: str = default_conn_name, *, patience: float = 60.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.luma_conn_id = luma_conn_id
+        self.patience = patience
+
+    def get_conn(self) -> LumaClient:
+        """
+        Return the client for the connection, the same one each time.
+
+        :raises AirflowNotFoundException: there is no such connection.
+        :raises LumaAuthenticationError: it has no token.
+        :raises LumaInvalidRequest: its host, schema or extras make no sense.
+        """
+        return self._client
+
+    def submit(self, user_prompt: str | None = None, **arguments: Any) -> Generation:
+        """Submit a generation; arguments and errors are those of :meth:`LumaClient.submit`."""
+        return self.get_conn().submit(user_prompt, **arguments)
+
+    def extend(self, generation_id: str, user_prompt: str | None = None, **arguments: Any) -> Generation:
+        """Submit the continuation of a generation; arguments and errors are those of :meth:`LumaClient.extend`."""
+        return self.get_conn().extend(generation_id, user_prompt, **arguments)
+
+    def get_generation(self, generation_id: str) -> Generation:
+        """Ask about one generation; errors are those of :meth:`LumaClient.get`."""
+        return self.get_conn().get(generation_id)
+
+    def get_generations(self, generation_ids: Iterable[str]) -> dict[str, Generation]:
+        """
+        Ask about many generations, in one request where the gateway can.
+
+        :return: the generations by their ids; ids that the gateway does not know are left out.
+        :raises LumaError: it could not be asked.
+        """
+        ids = list(dict.fromkeys(generation_ids))
+        try:
+            found = self.get_conn().get_many(ids)
+        except (LumaNotFound, LumaInvalidRequest):
+            # This gateway has no such call, or not for so many.
+            found = {}
+        for left_out in [one for one in ids if one not in found]:
+            with suppress(LumaNotFound):
+                found[left_out] = self.get_generation(left_out)
+        return found
+
+    def wait_for_generation(
+        self, generation_id: str, *, target_state: Any = "completed", poll_interval: float = 5.0
+    ) -> Generation:
+        """
+        Wait, on this worker, until a generation is in a state.
+
+        A gateway in trouble is waited out: the time limit is the task's ``execution_timeout``.
+
+        :param target_state: the state to wait for, or several.
+        :param poll_interval: seconds between two questions.
+        :raises LumaGenerationFailed: it failed, and that was not waited for.
+        :raises LumaNotFound: the gateway does not know the id, for over a minute.
+        """
+        wait = Wait(generation_id, target_state, log=self.log)
+        while True:
+            try:
+                seen: Generation | LumaError = self.get_generation(generation_id)
+            except LumaError as error:
+                seen = error
+            generation = wait.saw(seen)
+            if generation:
+                return generation
+            time.sleep(wait.pause(poll_interval))
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask for a generation that cannot exist, which costs nothing, and say what the answer means."""
+        try:
+            client = LumaHook(self.luma_conn_id, patience=0).get_conn()
+            client.get(NO_SUCH_GENERATION)
+        except LumaNotFound as error:
+            if error.code:
+                return True, f"{client.url} is a Luma gateway and takes the token."
+            return False, f"{client.url} answers, but is no Luma gateway: check the host, and its path."
+        except LumaAuthenticationError as error:
+            return False, f"The token is refused: {error}"
+        except LumaConnectionError as error:
+            return False, f"The host cannot be reached: {error}"
+        except LumaApiError as error:
+            return False, f"The host does not answer as a Luma gateway does: {error}"
+        except AirflowNotFoundException as error:
+            return False, str(error)
+        return False, f"{client.url} knows a generation that cannot exist: is it a Luma gateway?"
+
+    @cached_property
+    def _client(self) -> LumaClient:
+        try:
+            connection = self.get_connection(self.luma_conn_id)
+        except AirflowNotFoundException as error:
+            raise AirflowNotFoundException(
+                f"There is no connection {self.luma_conn_id!r}. Make it under Admin > Connections (type Luma), or "
+                f"with: airflow connections add {self.luma_conn_id} --conn-type luma --conn-password <API token>"
+            ) from error
+        token = (connection.password or "").strip()
+        if not token:
+            raise LumaAuthenticationError(
+                f"The connection {self.luma_conn_id!r} has no API token. Put it into its password, under "
+                f"Admin > Connections, or make the connection anew with: airflow connections add "
+                f"{self.luma_conn_id} --conn-type luma --conn-password <API token>"
+            )
+        extra = connection.extra_dejson
+        try:
+            url = gateway_url(connection.host, schema=connection.schema, port=connection.port)
+            timeout = _parse_timeout(extra.get("timeout"))
+            verify = _parse_verify(extra.get("verify"))
+        except LumaInvalidRequest as error:
+            raise LumaInvalidRequest(f"The connection {self.luma_conn_id!r}: {error}") from error
+        parts = urlsplit(url)
+        if parts.scheme == "http" and not is_this_machine(parts.hostname or ""):
+            self.log.warning(
+                "The connection %r sends its API token to %s unencrypted: use https.", self.luma_conn_id, url
+            )
+        return LumaClient(url, token, timeout=timeout, verify=verify, patience=self.patience)
+
+
+@contextmanager
+def failing_for_good(*also: type[LumaError]) -> Iterator[None]:
+    """
+    Turn an error that no retry can mend into Airflow's way of failing a task without another try.
+
+    :param also: errors that no retry of this task can mend, though one of another task might.
+    """
+    try:
+        yield
+    except LumaError as error:
+        if error.retry_may_help and not isinstance(error, also):
+            raise
+        raise AirflowFailException(str(error)) from error
+
+
+def _parse_timeout(value: Any) -> float:
+    if value in (None, ""):
+        return DEFAULT_TIMEOUT
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < 3600:
+        raise LumaInvalidRequest(f"the extra 'timeout' must be a number of seconds, got {value!r:.40}.")
+    return seconds
+
+
+def _parse_verify(value: Any) -> bool | str:
+    if value in (None, ""):
+        return True
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise LumaInvalidRequest(f"the extra 'verify' must be true, false or a path, got {value!r:.40}.")
+    return {"true": True, "false": False}.get(value.lower(), value)

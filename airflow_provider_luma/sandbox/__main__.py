@@ -1,0 +1,79 @@
+"""`python -m airflow_provider_luma.sandbox`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ipaddress
+import sys
+from typing import TYPE_CHECKING
+
+from airflow_provider_luma import __version__
+from airflow_provider_luma.sandbox.app import create_app
+from airflow_provider_luma.sandbox.gateway import Settings
+from airflow_provider_luma.sandbox.server import address, listen, make_server
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def parser() -> argparse.ArgumentParser:
+    """Read the options of the command line."""
+    options = argparse.ArgumentParser(
+        prog="python -m airflow_provider_luma.sandbox",
+        description="A Luma gateway on your own machine: the four calls and the CDN, for nothing.",
+    )
+    add = options.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    add("--port", type=int, default=8787, help="port to listen on; 0 is a free one (%(default)s)")
+    add("--token", default="", metavar="T", help="the only token it accepts; any, if left out")
+    add("--seconds", type=float, default=10.0, metavar="S", help="how long a generation takes (%(default)s)")
+    add(
+        "--submit-shape",
+        choices=("flat", "envelope", "bare"),
+        default="flat",
+        help="answer to a submission (%(default)s)",
+    )
+    add(
+        "--batch-shape",
+        choices=("list", "envelope", "none"),
+        default="list",
+        help="answer to POST /luma/tasks (%(default)s)",
+    )
+    add("--batch-limit", type=int, default=0, metavar="N", help="ids in one POST /luma/tasks; 0 is any number")
+    add("--latency", type=float, default=0.0, metavar="S", help="seconds before every answer")
+    add("--visible-after", type=float, default=0.0, metavar="S", help="seconds until a new id is found")
+    add("--prefix", default="", metavar="PATH", help="serve the calls under this path too, such as /v1")
+    add("--version", action="version", version=__version__)
+    return options
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether only this machine can reach a server that listens there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a sandbox until it is interrupted."""
+    options = vars(parser().parse_args(arguments))
+    host, port = options.pop("host"), options.pop("port")
+    try:
+        listener = listen(host, port)
+    except (OSError, OverflowError) as error:
+        print(f"The sandbox cannot listen on {host} port {port}: {error}", file=sys.stderr)
+        return 1
+    url = address(listener)
+    token = "the one you gave" if options["token"] else "any"
+    print(f"Luma sandbox on {url} · token: {token} · {url}/sandbox shows what happens", flush=True)
+    if not is_loopback(host):
+        print(f"Warning: others on the network can reach {url}", file=sys.stderr)
+    with contextlib.suppress(KeyboardInterrupt):
+        make_server(create_app(Settings(**options))).run(sockets=[listener])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

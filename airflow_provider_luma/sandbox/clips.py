@@ -1,0 +1,47 @@
+"""The three videos that the sandbox makes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "clips"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A short video, its first and last frame, and the words that ask for it."""
+
+    name: str
+    words: frozenset[str]
+    width: int = 640
+    height: int = 360
+    duration: float = 4.0
+
+    def path(self, file: str) -> Path:
+        """Say where a file of this clip is: `video.mp4`, `video_raw.mp4`, `thumbnail.jpg` or `last_frame.jpg`."""
+        endings = {
+            "video.mp4": ".mp4",
+            "video_raw.mp4": ".mp4",
+            "thumbnail.jpg": ".jpg",
+            "last_frame.jpg": "_last.jpg",
+        }
+        return FOLDER / f"{self.name}{endings[file]}"
+
+
+CLIPS = (
+    Clip("boat", frozenset({"boat", "lake", "ocean", "puddle", "river", "sea", "ship", "water", "wave", "waves"})),
+    Clip("sunrise", frozenset({"dawn", "hill", "hills", "morning", "mountain", "mountains", "sun", "sunrise"})),
+    Clip("aurora", frozenset({"aurora", "moon", "night", "sky", "space", "star", "stars", "winter"})),
+)
+
+
+def pick(prompt: str) -> Clip:
+    """Pick the clip for this prompt, always the same: the one it names, or else one drawn by its hash."""
+    for word in re.findall(r"\w+", prompt.lower()):
+        for clip in CLIPS:
+            if word in clip.words:
+                return clip
+    return CLIPS[hashlib.sha256(prompt.encode()).digest()[0] % len(CLIPS)]

@@ -1,0 +1,78 @@
+"""Chance failures, for tests and benchmarks that need many bad days in a row."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+STATUS_FAILURES = frozenset({"429", "500", "502", "503", "504", "drop", "html", "hang"})
+# A submission that these refuse is surely not charged; `drop_after_accept` is charged and says nothing.
+SUBMIT_FAILURES = frozenset({"402", "403", "413", "429", "drop_after_accept"})
+
+
+@dataclass
+class Weather:
+    """
+    How often calls go wrong; good weather unless told otherwise.
+
+    :param status: how likely each failure of a status query is, single or batch: `429`, `500`, `502`, `503`, `504`,
+        `drop` (connection cut), `html` (200 with a page) or `hang` (no answer), each 0 to 1, 1 in total at most.
+    :param submit: how likely each failure of a submission is: `402`, `403`, `413`, `429` (not accepted), or
+        `drop_after_accept` (accepted and charged, then the connection cut).
+    :param down: every call gets its connection cut.
+    :param revoked: every token is refused with 401.
+    :param hang_seconds: how long a status query that hangs is kept waiting, 30 by default.
+    :param seed: makes the chances repeatable.
+    """
+
+    status: dict[str, float] = field(default_factory=dict)
+    submit: dict[str, float] = field(default_factory=dict)
+    down: bool = False
+    revoked: bool = False
+    hang_seconds: float = 30.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a forecast that could not happen."""
+        for name, chances, known in (
+            ("status", self.status, STATUS_FAILURES),
+            ("submit", self.submit, SUBMIT_FAILURES),
+        ):
+            unknown = set(chances) - known
+            if unknown:
+                raise ValueError(f"{name} knows {', '.join(sorted(known))}; not {', '.join(sorted(unknown))}")
+            if any(chance < 0 for chance in chances.values()) or sum(chances.values()) > 1 + 1e-9:
+                raise ValueError(f"the chances of {name} are 0 or more, and 1 in total at most")
+        self.dice = random.Random(self.seed)  # noqa: S311 - nothing here is a secret
+
+    @classmethod
+    def parse(cls, body: Any) -> Weather:
+        """
+        Read the weather from a JSON body.
+
+        :raises ValueError: if it is not an object, has an unknown field or a field of the wrong type.
+        """
+        if not isinstance(body, dict):
+            raise ValueError("the weather is a JSON object")  # noqa: TRY004 - one error for all that is wrong
+        try:
+            return cls(**body)
+        except (AttributeError, TypeError) as error:
+            raise ValueError(str(error)) from error
+
+    def status_failure(self) -> str | None:
+        """Say which failure this status query meets, or None."""
+        return self.draw(self.status)
+
+    def submit_failure(self) -> str | None:
+        """Say which failure this submission meets, or None."""
+        return self.draw(self.submit)
+
+    def draw(self, chances: dict[str, float]) -> str | None:
+        """Draw one of the failures by its chance, or None."""
+        left = self.dice.random()
+        for failure, chance in chances.items():
+            left -= chance
+            if left < 0:
+                return failure
+        return None

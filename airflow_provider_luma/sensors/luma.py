@@ -1,0 +1,138 @@
+"""Waiting for what another task submitted."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_provider_luma.api import LumaAuthenticationError, LumaError, LumaGenerationFailed, LumaInvalidRequest
+from airflow_provider_luma.api.gateway import generation_path
+from airflow_provider_luma.api.waiting import Wait, parse_states
+from airflow_provider_luma.hooks.luma import LumaHook, failing_for_good
+from airflow_provider_luma.operators.luma import is_template
+from airflow_provider_luma.triggers.luma import STILL_GOING, LumaGenerationTrigger, generation_from
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_luma.api import Generation, GenerationState
+
+
+class LumaGenerationSensor(BaseSensorOperator):
+    """
+    Wait until a generation is in a state, and return it.
+
+    The ``return_value`` XCom is a dict: ``id, state, video_url, thumbnail_url, last_frame_url, width, height``
+    (pixels), ``duration`` (seconds), ``created_at`` (RFC 3339, UTC), ``failure_reason``. URLs expire.
+
+    A generation that failed fails the task without another try, unless ``failed`` is a state that is waited for; a
+    gateway in trouble is waited out. The time limits are Airflow's own: ``timeout`` and ``execution_timeout``.
+
+    :param generation_id: the task id that the submitting task pushed, such as ``submit.output``.
+    :param target_state: ``pending``, ``processing``, ``completed`` or ``failed``, or several of them. A generation
+        that is completed has been through the states before.
+    :param luma_conn_id: the Airflow connection that holds the token.
+    :param deferrable: whether to wait in the triggerer, without a worker; the default is Airflow's
+        ``[operators] default_deferrable``.
+    :param poke_interval: seconds between two questions, default 5. With ``mode="reschedule"`` each is a process of
+        its own, so take a minute there.
+    """
+
+    template_fields: Sequence[str] = ("generation_id", "target_state", "luma_conn_id")
+
+    def __init__(
+        self,
+        *,
+        generation_id: str,
+        target_state: str | GenerationState | Iterable[str | GenerationState] = "completed",
+        luma_conn_id: str = LumaHook.default_conn_name,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poke_interval: timedelta | float = 5.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, **kwargs)
+        self.generation_id = generation_id
+        self.target_state = target_state
+        self.luma_conn_id = luma_conn_id
+        self.deferrable = deferrable
+        self._hook: LumaHook | None = None
+        self._wait: Wait | None = None
+        with failing_for_good():
+            if not is_template(target_state):
+                parse_states(target_state)
+            if not is_template(generation_id):
+                _check_one_id(generation_id)
+
+    def execute(self, context: Context) -> Any:
+        """Wait, and return the generation as a dict."""
+        with failing_for_good():
+            _check_one_id(self.generation_id)
+            parse_states(self.target_state)
+        if self.deferrable:
+            limits = [timedelta(seconds=self.timeout), self.execution_timeout]
+            self.defer(
+                trigger=LumaGenerationTrigger(
+                    self.generation_id, self.luma_conn_id, self.poke_interval, target_state=self.target_state
+                ),
+                method_name=self.execute_complete.__name__,
+                timeout=min(limit for limit in limits if limit),
+            )
+        return super().execute(context)
+
+    def poke(self, context: Context) -> PokeReturnValue:
+        """Look once."""
+        with failing_for_good(LumaGenerationFailed):
+            hook, wait = self._begun(context)
+            try:
+                seen: Generation | LumaError = hook.get_generation(self.generation_id)
+            except LumaAuthenticationError as error:
+                if self.reschedule:
+                    # The next look is another process's, which will not know how often the token was refused.
+                    raise
+                seen = error
+            except LumaError as error:
+                seen = error
+            generation = wait.saw(seen)
+        return PokeReturnValue(is_done=generation is not None, xcom_value=generation and generation.as_dict())
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Go on where the trigger left off."""
+        try:
+            with failing_for_good(LumaGenerationFailed):
+                return generation_from(event).as_dict()
+        except LumaError as error:
+            if self.never_fail:
+                # Airflow does this for its own exceptions only.
+                raise AirflowSkipException(str(error)) from error
+            raise
+
+    def on_kill(self) -> None:
+        """Say what goes on when this task does not."""
+        self.log.warning(STILL_GOING, self.generation_id)
+
+    def _begun(self, context: Context) -> tuple[LumaHook, Wait]:
+        """Return what this process looks with and what it has seen, from the first look on."""
+        if self._hook is None or self._wait is None:
+            since = context["ti"].get_first_reschedule_date(context) if self.reschedule else None
+            unknown_for = (datetime.now(timezone.utc) - since).total_seconds() if since else 0.0
+            self._hook = LumaHook(self.luma_conn_id)
+            self._wait = Wait(self.generation_id, self.target_state, log=self.log, unknown_for=unknown_for)
+        return self._hook, self._wait
+
+
+def _check_one_id(generation_id: Any) -> None:
+    try:
+        generation_path(generation_id)
+    except LumaInvalidRequest as error:
+        raise LumaInvalidRequest(
+            f"{error} To wait for several: LumaGenerationSensor.partial(...).expand(generation_id=submit.output)"
+        ) from error

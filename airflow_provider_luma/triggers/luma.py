@@ -1,0 +1,105 @@
+"""The wait that a triggerer does for a deferred task."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from asgiref.sync import sync_to_async
+
+from airflow_provider_luma.api import Generation, LumaError, LumaGenerationFailed, errors
+from airflow_provider_luma.api.waiting import Wait, parse_states
+from airflow_provider_luma.hooks.luma import LumaHook
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+
+STILL_GOING = (
+    "Luma has no way to cancel: generation %s goes on and is paid for. "
+    "Its video can be had later with LumaGenerationSensor and this id."
+)
+
+
+class LumaGenerationTrigger(BaseTrigger):
+    """
+    Wait for a generation, and fire once, when it is in a state that was waited for or never will be.
+
+    The event: ``{"status": "success", "generation": {...}}`` with the generation as the sensor returns it, or
+    ``{"status": "error", "error": <name of the LumaError>, "message": ..., "generation": {...} or None}``.
+
+    :param generation_id: what to wait for.
+    :param luma_conn_id: the connection to ask with; the token itself is never in a trigger's row.
+    :param poll_interval: seconds between two questions.
+    :param target_state: the state to wait for, or several.
+    """
+
+    def __init__(
+        self,
+        generation_id: str,
+        luma_conn_id: str = LumaHook.default_conn_name,
+        poll_interval: float = 5.0,
+        target_state: Any = "completed",
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.generation_id = generation_id
+        self.luma_conn_id = luma_conn_id
+        self.poll_interval = poll_interval
+        self.target_state = sorted(state.value for state in parse_states(target_state))
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return all that another triggerer needs to go on with this wait."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "generation_id": self.generation_id,
+                "luma_conn_id": self.luma_conn_id,
+                "poll_interval": self.poll_interval,
+                "target_state": self.target_state,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, then fire the one event."""
+        try:
+            generation = await self._wait()
+        except LumaError as error:
+            failed = error.generation.as_dict() if isinstance(error, LumaGenerationFailed) else None
+            yield TriggerEvent(
+                {"status": "error", "error": type(error).__name__, "message": str(error), "generation": failed}
+            )
+        else:
+            yield TriggerEvent({"status": "success", "generation": generation.as_dict()})
+
+    async def on_kill(self) -> None:
+        """Say what goes on when a person stops the task while it is deferred (Airflow 3.3 and later calls this)."""
+        self.log.warning(STILL_GOING, self.generation_id)
+
+    async def _wait(self) -> Generation:
+        # Airflow looks a connection up over the triggerer's own pipe, which a plain thread may not use before 3.2.
+        hook = LumaHook(self.luma_conn_id, patience=0)
+        await sync_to_async(hook.get_conn)()
+        wait = Wait(self.generation_id, self.target_state, log=self.log)
+        while True:
+            try:
+                seen: Generation | LumaError = await asyncio.to_thread(hook.get_generation, self.generation_id)
+            except LumaError as error:
+                seen = error
+            generation = wait.saw(seen)
+            if generation:
+                return generation
+            await asyncio.sleep(wait.pause(self.poll_interval))
+
+
+def generation_from(event: Mapping[str, Any]) -> Generation:
+    """
+    Return the generation that an event of the trigger carries.
+
+    :raises LumaError: the one that ended the wait.
+    """
+    if event["status"] == "success":
+        return Generation.from_dict(event["generation"])
+    if event["generation"]:
+        raise LumaGenerationFailed(Generation.from_dict(event["generation"]))
+    raise getattr(errors, event["error"], LumaError)(event["message"])

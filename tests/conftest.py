@@ -1,0 +1,11 @@
+"""Give every test an Airflow home of its own, before anything imports Airflow."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+HOME = tempfile.TemporaryDirectory(prefix="airflow-provider-luma-")
+os.environ["AIRFLOW_HOME"] = HOME.name
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__CORE__FERNET_KEY"] = "8qYhCSLVNC8TwyDq1fPWT4nLtT_q3lBrF2KX0Wj6v1s="

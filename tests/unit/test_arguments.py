@@ -1,0 +1,140 @@
+"""What is refused before anything is sent."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_luma.api import LumaClient, LumaInvalidRequest
+from airflow_provider_luma.api.gateway import gateway_url, generation_path, request_body
+
+PROMPT = "A paper boat crosses a puddle"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "needs a user_prompt, or an image_url"),
+        ({"user_prompt": ""}, "needs a user_prompt"),
+        ({"model_name": "ray-v2"}, "needs a user_prompt"),
+        ({"user_prompt": "ab"}, "3 to 5,000 characters, got 2"),
+        ({"user_prompt": "x" * 5001}, "got 5,001"),
+        ({"user_prompt": 12345}, "user_prompt must be a string, got int 12345"),
+        ({"user_prompt": PROMPT, "loop": "yes"}, "loop must be True or False, got str 'yes'"),
+        ({"user_prompt": PROMPT, "duration": 5}, "duration must be a string"),
+        ({"user_prompt": PROMPT, "loop": True, "image_end_url": "https://x/y.png"}, "loop does not go with"),
+        ({"user_prompt": PROMPT, "image_url": ["https://x/y.png"]}, "image_url must be a string"),
+    ],
+)
+def test_refused(arguments, message):
+    """A wrong argument is named, with what it should be."""
+    with pytest.raises(LumaInvalidRequest, match=message):
+        request_body(arguments)
+
+
+def test_left_out():
+    """What is not given is not sent, and never as null."""
+    assert request_body({"user_prompt": PROMPT, "loop": None, "image_url": ""}) == {"user_prompt": PROMPT}
+
+
+def test_false_is_given():
+    """False is a value, not nothing."""
+    assert request_body({"user_prompt": PROMPT, "loop": False})["loop"] is False
+
+
+@pytest.mark.parametrize("length", [3, 5000])
+def test_longest_and_shortest(length):
+    """The limits themselves are within."""
+    assert request_body({"user_prompt": "x" * length})
+
+
+def test_image_alone():
+    """An image may do without a prompt."""
+    assert request_body({"image_url": "https://x/y.png"})
+
+
+def test_unlisted_values():
+    """What the documentation does not list is sent all the same."""
+    body = request_body({"user_prompt": PROMPT, "model_name": "ray-v9", "duration": "1m"}, {"aspect_ratio": "1:1"})
+    assert body == {"user_prompt": PROMPT, "model_name": "ray-v9", "duration": "1m", "aspect_ratio": "1:1"}
+
+
+def test_given_twice():
+    """A field is an argument or in extra_body, not both."""
+    with pytest.raises(LumaInvalidRequest, match="Given twice, as an argument and in extra_body: loop"):
+        request_body({"user_prompt": PROMPT, "loop": False}, {"loop": True})
+
+
+def test_extra_body_type():
+    """extra_body is a dict."""
+    with pytest.raises(LumaInvalidRequest, match="extra_body must be a dict"):
+        request_body({"user_prompt": PROMPT}, ["aspect_ratio"])
+
+
+def test_extra_body_not_json():
+    """And of what JSON can hold; nothing is sent to find that out."""
+    with pytest.raises(LumaInvalidRequest, match="cannot be written as JSON"):
+        LumaClient("127.0.0.1:1", "token", patience=0).submit(PROMPT, extra_body={"seed": object()})
+
+
+@pytest.mark.parametrize("task_id", ["", " ", ".", "..", None, ["a"], {"id": "a"}])
+def test_bad_id(task_id):
+    """What cannot be a task id is refused."""
+    with pytest.raises(LumaInvalidRequest, match="task id must be a string"):
+        generation_path(task_id)
+
+
+def test_id_is_quoted():
+    """A task id cannot lead to another path."""
+    assert generation_path("../x?y") == "/luma/generations/..%2Fx%3Fy"
+
+
+@pytest.mark.parametrize(
+    ("typed", "url"),
+    [
+        (("", None, None), "https://www.kkiai.com"),
+        ((None, None, None), "https://www.kkiai.com"),
+        (("www.kkiai.com", None, None), "https://www.kkiai.com"),
+        ((" https://www.kkiai.com/ ", None, None), "https://www.kkiai.com"),
+        (("https://www.kkiai.com/luma/generations", None, None), "https://www.kkiai.com"),
+        (("gateway.example.com:8443", None, None), "https://gateway.example.com:8443"),
+        (("gateway.example.com", "https", 8443), "https://gateway.example.com:8443"),
+        (("gateway.example.com", "http", None), "http://gateway.example.com"),
+        (("http://gateway.example.com", "https", None), "http://gateway.example.com"),
+        (("gateway.example.com/v1", None, None), "https://gateway.example.com/v1"),
+        (("https://gateway.example.com:8443/a/b/", None, 1), "https://gateway.example.com:8443/a/b"),
+        (("localhost:8787", None, None), "http://localhost:8787"),
+        (("127.0.0.1", None, 8787), "http://127.0.0.1:8787"),
+        (("https://localhost:8787", None, None), "https://localhost:8787"),
+        (("[::1]:8787", None, None), "http://[::1]:8787"),
+        (("HTTPS://Gateway.Example.com", None, None), "https://gateway.example.com"),
+    ],
+)
+def test_host(typed, url):
+    """A host is understood in any form a person would type."""
+    host, schema, port = typed
+    assert gateway_url(host, schema=schema, port=port) == url
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "https://user:pass@example.com",
+        "example.com?x=1",
+        "example.com#x",
+        "ftp://example.com",
+        "a b",
+        "x:port",
+        "https://",
+    ],
+)
+def test_no_host(host):
+    """What is no host is refused, without repeating a password in it."""
+    with pytest.raises(LumaInvalidRequest) as caught:
+        gateway_url(host)
+    assert "pass@" not in str(caught.value)
+
+
+def test_schema():
+    """A schema is http or https."""
+    with pytest.raises(LumaInvalidRequest, match="schema must be http or https, got 'v1'"):
+        gateway_url("example.com", schema="v1")

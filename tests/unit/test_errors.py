@@ -1,0 +1,143 @@
+"""What each documented error becomes, and what its message says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pendulum
+import pytest
+
+from airflow_provider_luma.api import (
+    LumaApiError,
+    LumaAuthenticationError,
+    LumaInvalidRequest,
+    LumaNotFound,
+    LumaQuotaError,
+    LumaRateLimited,
+    LumaServerError,
+)
+from airflow_provider_luma.api.gateway import read_answer
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+HTML = b"<!DOCTYPE html><html><title>502 Bad Gateway</title>" + b"x" * 100_000
+
+
+def refused(status, content, headers=None) -> LumaApiError:
+    with pytest.raises(LumaApiError) as caught:
+        read_answer(status, content, headers or {}, call="Asking example.net")
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "fixture", "kind", "code"),
+    [
+        (400, "error_task", LumaNotFound, "task_not_exist"),
+        (401, "error_openai", LumaAuthenticationError, "invalid_token"),
+        (401, "error_detail", LumaAuthenticationError, "1"),
+        (500, "error_detail", LumaAuthenticationError, "1"),
+        (401, "error_detail_text", LumaAuthenticationError, None),
+        (403, "error_quota", LumaQuotaError, "insufficient_user_quota"),
+        (200, "error_quota", LumaQuotaError, "insufficient_user_quota"),
+        (200, "error_200", LumaApiError, "upstream_error"),
+        (400, "error_200", LumaInvalidRequest, "upstream_error"),
+        (429, "error_200", LumaRateLimited, "upstream_error"),
+        (503, "error_200", LumaServerError, "upstream_error"),
+    ],
+)
+def test_fixture(status, fixture, kind, code):
+    """Each documented error body is one kind of error, with its status and code."""
+    error = refused(status, (FIXTURES / f"{fixture}.json").read_bytes())
+    assert type(error) is kind
+    assert (error.status, error.code) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (302, LumaInvalidRequest),
+        (400, LumaInvalidRequest),
+        (401, LumaAuthenticationError),
+        (402, LumaQuotaError),
+        (403, LumaAuthenticationError),
+        (404, LumaNotFound),
+        (405, LumaNotFound),
+        (413, LumaInvalidRequest),
+        (429, LumaRateLimited),
+        (500, LumaServerError),
+        (502, LumaServerError),
+        (524, LumaServerError),
+        (200, LumaServerError),
+    ],
+)
+def test_page(status, kind):
+    """A page in place of JSON is told by its status, and is never in the message."""
+    error = refused(status, HTML)
+    assert type(error) is kind
+    assert len(str(error)) < 300
+    assert "<" not in str(error)
+
+
+@pytest.mark.parametrize("content", [b"", b"null", b'{"id": "x', b"\xff\xfe"])
+def test_unreadable(content):
+    """An answer of 200 that holds nothing readable is the gateway's trouble, and may have been charged."""
+    error = refused(200, content)
+    assert type(error) is LumaServerError
+    assert error.maybe_charged
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "maybe"),
+    [
+        (500, HTML, True),
+        (503, b'{"code": "busy", "message": "busy", "data": null}', True),
+        (500, b'{"detail": "the model is broken"}', False),
+        (200, b'{"code": 500, "message": "no channel", "data": null}', False),
+    ],
+)
+def test_charged(status, content, maybe):
+    """A server error leaves open whether a submission was charged, unless the body is the gateway's own refusal."""
+    error = refused(status, content)
+    assert isinstance(error, LumaServerError)
+    assert error.maybe_charged is maybe
+
+
+def test_status_in_body():
+    """A 200 whose code is an HTTP status means that status."""
+    assert type(refused(200, b'{"code": 401, "message": "bad token", "data": null}')) is LumaAuthenticationError
+
+
+@pytest.mark.parametrize("header", ["7", "7.0"])
+def test_retry_after_seconds(header):
+    """Retry-After may be seconds."""
+    assert refused(429, HTML, {"Retry-After": header}).retry_after == 7
+
+
+def test_retry_after_date():
+    """Or a date."""
+    soon = pendulum.now("UTC").add(seconds=60).format("ddd, DD MMM YYYY HH:mm:ss") + " GMT"
+    assert 50 < refused(429, HTML, {"Retry-After": soon}).retry_after <= 60
+
+
+@pytest.mark.parametrize("header", [None, "", "soon", "-5", "nan", "Thu, 01 Jan 1970 00:00:00 GMT"])
+def test_retry_after_nonsense(header):
+    """Or missing, past or nonsense, which asks for no wait."""
+    assert not refused(429, HTML, {"Retry-After": header} if header is not None else {}).retry_after
+
+
+def test_redirect():
+    """A redirect is not followed, and the message says where it led, without its path and query."""
+    error = refused(302, b"", {"Location": "https://login.example.net/path?token=x"})
+    assert "https://login.example.net," in str(error)
+    assert "path" not in str(error)
+
+
+def test_request_id():
+    """The gateway's own id of a request is kept for its support."""
+    body = b'{"code": "x", "message": "y", "request_id": "r-1", "data": null}'
+    assert refused(400, body).request_id == "r-1"
+    assert refused(400, b"{}", {"X-Oneapi-Request-Id": "r-2"}).request_id == "r-2"
+
+
+def test_code_and_message_same():
+    """What is said twice is repeated once."""
+    assert str(refused(400, (FIXTURES / "error_task.json").read_bytes())).count("task_not_exist") == 1

@@ -1,0 +1,23 @@
+"""The example DAGs load, without a network or a connection."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+
+FOLDER = Path(__file__).parent.parent.parent / "example_dags"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_loads(path, monkeypatch):
+    """Each example defines the DAG of its name."""
+    monkeypatch.delenv("AIRFLOW_CONN_LUMA_DEFAULT", raising=False)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    dags = [value for value in vars(module).values() if isinstance(value, DAG)] or [getattr(module, path.stem)()]
+    assert [dag.dag_id for dag in dags] == [path.stem]
+    assert dags[0].doc_md

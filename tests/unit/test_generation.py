@@ -1,0 +1,229 @@
+"""What the gateway says of a generation, in every documented shape."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pendulum
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_luma.api import Generation, GenerationState, LumaError, LumaGenerationFailed, LumaServerError
+from airflow_provider_luma.api.gateway import parse_generation, parse_generations, read_answer
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+BOAT = "7c2f4b90-3d1e-4a55-9b0c-5f8e21d6a713"
+CREATED = pendulum.datetime(2026, 1, 15, 9, 30, 0, 123456)
+
+
+def answered(fixture: str):
+    return read_answer(200, (FIXTURES / f"{fixture}.json").read_bytes(), {}, call="Asking")
+
+
+def parsed(fixture: str) -> Generation:
+    return parse_generation(answered(fixture), call="Asking")
+
+
+@pytest.mark.parametrize("shape", ["flat", "envelope", "bare"])
+def test_submitted(shape):
+    """Each of the three answers to a submission is the same new generation."""
+    generation = parsed(f"submit_{shape}")
+    assert generation.id == BOAT
+    assert generation.state is GenerationState.PENDING
+    assert generation.video_url is None
+
+
+@pytest.mark.parametrize(
+    ("fixture", "state"),
+    [
+        ("get_pending", "pending"),
+        ("get_processing", "processing"),
+        ("get_dreaming", "processing"),
+        ("get_completed", "completed"),
+        ("get_completed_artifact_only", "completed"),
+        ("get_completed_without_video", "completed"),
+        ("get_failed", "failed"),
+        ("get_unknown_state", "unknown"),
+    ],
+)
+def test_state(fixture, state):
+    """A state is one of five, whatever the gateway or its siblings call it, and only two are an end."""
+    generation = parsed(fixture)
+    assert generation.state.value == state
+    assert generation.state.terminal is (state in ("completed", "failed"))
+
+
+def test_completed():
+    """A completed generation has its URLs, size, length and time."""
+    generation = parsed("get_completed")
+    assert generation.video_url == "https://media.example.net/g/7c2f/video.mp4"
+    assert generation.download_url == "https://media.example.net/g/7c2f/video_clean.mp4"
+    assert generation.thumbnail_url == "https://img.example.net/7c2f/public"
+    assert generation.last_frame_url == "https://media.example.net/g/7c2f/last.jpg"
+    assert (generation.width, generation.height, generation.duration) == (1360, 752, 5.041667)
+    assert generation.created_at == CREATED
+    assert generation.raw["request"]["prompt"] == "a paper boat crosses a puddle"
+
+
+def test_artifact_only():
+    """What is missing or null at the top is looked for in the artifact."""
+    generation = parsed("get_completed_artifact_only")
+    assert generation.video_url == "https://media.example.net/g/7c2f/video.mp4"
+    assert (generation.width, generation.height) == (1360, 752)
+
+
+def test_without_video():
+    """A completed generation may have no video at all."""
+    generation = parsed("get_completed_without_video")
+    assert generation.video_url is generation.download_url is generation.width is None
+
+
+def test_failed():
+    """A failed generation says why, and whether moderation did it."""
+    generation = parsed("get_failed")
+    assert generation.failure_reason == "Advanced prompt moderation failed"
+    error = LumaGenerationFailed(generation)
+    assert error.moderated
+    assert not error.retry_may_help
+    assert generation.id in str(error)
+    assert LumaGenerationFailed(Generation(id="x", state=GenerationState.FAILED)).retry_may_help
+
+
+def test_failure_pickles():
+    """The failure of a generation survives the way between processes."""
+    error = pickle.loads(pickle.dumps(LumaGenerationFailed(parsed("get_failed"))))  # noqa: S301
+    assert error.generation == parsed("get_failed")
+
+
+def test_processing_estimate():
+    """A generation in work says how long it will take, in seconds."""
+    assert parsed("get_processing").estimate_wait_seconds == 42
+
+
+def test_unknown_word():
+    """A state that this version does not know keeps the gateway's word."""
+    assert parsed("get_unknown_state").state_name == "rendering_preview"
+
+
+def test_tasks_list():
+    """Query-many answers with a list of generations, in any order."""
+    generations = parse_generations(answered("tasks_list"), call="Asking")
+    assert {generation.id: generation.state.value for generation in generations.values()} == {
+        BOAT: "completed",
+        "1f0a9c62-77d4-4e0b-8a93-c1d2e3f4a5b6": "processing",
+        "b3d7e1aa-0c4f-4c1d-a2f6-90e8d7c6b5a4": "failed",
+    }
+
+
+def test_tasks_envelope():
+    """Or with rows of its task table, whose generation may not be there yet."""
+    generations = parse_generations(answered("tasks_envelope"), call="Asking")
+    assert [generation.state.value for generation in generations.values()] == [
+        "pending",
+        "processing",
+        "completed",
+        "failed",
+    ]
+    assert generations[BOAT].video_url == "https://media.example.net/g/7c2f/video.mp4"
+    assert generations["b3d7e1aa-0c4f-4c1d-a2f6-90e8d7c6b5a4"].failure_reason == "image moderation failed"
+
+
+def test_row_outlives_generation():
+    """A row that ended is believed, even if the generation in it still says otherwise."""
+    row = {"task_id": "x", "status": "FAILURE", "fail_reason": "timed out", "data": {"id": "x", "state": "dreaming"}}
+    generation = parse_generation(row, call="Asking")
+    assert generation.state is GenerationState.FAILED
+    assert generation.failure_reason == "timed out"
+
+
+def test_id_left_out():
+    """An answer with a state and without an id is about the generation that was asked for."""
+    assert parse_generation({"state": "pending"}, call="Asking", task_id="x").id == "x"
+    with pytest.raises(LumaServerError, match="holds no generation"):
+        parse_generation({"something": "else"}, call="Asking", task_id="x")
+
+
+@pytest.mark.parametrize(
+    ("given_time", "expected"),
+    [
+        (1768469400123, pendulum.datetime(2026, 1, 15, 9, 30, 0, 123000)),
+        (1768469400, pendulum.datetime(2026, 1, 15, 9, 30)),
+        ("2026-01-15T10:30:00+01:00", pendulum.datetime(2026, 1, 15, 9, 30)),
+        ("0001-01-01T00:00:00Z", None),
+        ("yesterday", None),
+        (float("inf"), None),
+        (None, None),
+    ],
+)
+def test_created_at(given_time, expected):
+    """Times come as RFC 3339, seconds or milliseconds, and the year 1 is none."""
+    assert parse_generation({"id": "x", "created_at": given_time}, call="Asking").created_at == expected
+
+
+def test_as_dict():
+    """A DAG sees ten fields as JSON types, and can make the generation of them again."""
+    generation = parsed("get_completed")
+    seen = json.loads(json.dumps(generation.as_dict()))
+    assert seen == {
+        "id": BOAT,
+        "state": "completed",
+        "video_url": "https://media.example.net/g/7c2f/video.mp4",
+        "thumbnail_url": "https://img.example.net/7c2f/public",
+        "last_frame_url": "https://media.example.net/g/7c2f/last.jpg",
+        "width": 1360,
+        "height": 752,
+        "duration": 5.041667,
+        "created_at": "2026-01-15T09:30:00.123456Z",
+        "failure_reason": None,
+    }
+    assert Generation.from_dict(seen).as_dict() == seen
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda parts: st.lists(parts) | st.dictionaries(st.text(), parts),
+    max_leaves=20,
+)
+NAMES = st.sampled_from(
+    """id state code message data error detail task_id status task_status fail_reason failure_reason video video_raw
+    artifact url width height duration created_at estimate_wait_seconds request_id""".split()  # noqa: SIM905
+)
+SHAPED = st.recursive(
+    JSON | st.sampled_from(["success", "pending", "SUCCESS", 0, 200, 429, 500, "0001-01-01T00:00:00Z", 1e300]),
+    lambda parts: st.dictionaries(NAMES, parts, max_size=6) | st.lists(parts, max_size=3),
+    max_leaves=15,
+)
+
+
+@given(SHAPED, st.integers(200, 599))
+def test_any_json(payload, status):
+    """Any JSON is a generation or a LumaError, never anything else."""
+    content = json.dumps(payload).encode()
+    for parse in (parse_generation, parse_generations):
+        try:
+            found = parse(read_answer(status, content, {}, call="Asking"), call="Asking")
+        except LumaError as error:
+            assert str(error).startswith("Asking")  # noqa: PT017
+        else:
+            assert isinstance(found, Generation) or all(isinstance(one, Generation) for one in found.values())
+            json.dumps([one.as_dict() for one in (found.values() if isinstance(found, dict) else [found])])
+
+
+@given(st.binary(), st.integers(200, 599))
+def test_any_bytes(content, status):
+    """So are any bytes."""
+    try:
+        found = parse_generation(read_answer(status, content, {}, call="Asking"), call="Asking")
+    except LumaError as error:
+        assert str(error).startswith("Asking")  # noqa: PT017
+    else:
+        assert isinstance(found, Generation)
+
+
+def test_deep_json():
+    """JSON too deep to read is an error of the gateway's, not a crash of ours."""
+    with pytest.raises(LumaServerError):
+        read_answer(200, b"[" * 100_000, {}, call="Asking")

@@ -1,0 +1,69 @@
+"""What Airflow sees of the package before anything runs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from importlib.resources import files
+
+import airflow
+import jsonschema
+import pytest
+
+from airflow_provider_luma import __version__
+from airflow_provider_luma.get_provider_info import get_provider_info
+
+PACKAGE = "airflow_provider_luma"
+MODULES = ["operators.luma", "sensors.luma", "triggers.luma", "hooks.luma", "api"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports(module):
+    """Parsing a DAG that mentions an operator does not pay for importing requests."""
+    code = f"import sys, {PACKAGE}.{module}; sys.exit('requests' in sys.modules)"
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
+
+
+def test_info_imports_nothing():
+    """Airflow reads the provider's description at start-up, which imports nothing."""
+    code = f"import sys; old = set(sys.modules); import {PACKAGE}.get_provider_info; print(set(sys.modules) - old)"
+    loaded = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert eval(loaded) - {"__future__"} == {PACKAGE, f"{PACKAGE}.get_provider_info"}  # noqa: S307
+
+
+@pytest.mark.parametrize("schema", ["provider_info.schema.json", "provider.yaml.schema.json"])
+def test_schema(schema):
+    """Airflow's own schemas accept the description."""
+    text = files(airflow).joinpath(schema)
+    required = json.loads(text.read_text())
+    # What the longer one wants of Airflow's own providers: where their source is, and when it was released.
+    required["required"] = ["name", "description"]
+    jsonschema.validate(get_provider_info(), required)
+
+
+def test_modules_exist():
+    """Every module and class that the description names is there."""
+    info = get_provider_info()
+    for kind in ("hooks", "operators", "sensors", "triggers"):
+        for integration in info[kind]:
+            for module in integration["python-modules"]:
+                assert importlib.import_module(module)
+    (connection_type,) = info["connection-types"]
+    module, _, name = connection_type["hook-class-name"].rpartition(".")
+    hook = getattr(importlib.import_module(module), name)
+    assert (hook.conn_type, hook.hook_name) == (connection_type["connection-type"], connection_type["hook-name"])
+
+
+def test_entry_point():
+    """Airflow finds the provider by its entry point."""
+    (entry_point,) = [
+        one for one in importlib.metadata.entry_points(group="apache_airflow_provider") if one.value.startswith(PACKAGE)
+    ]
+    assert entry_point.load()() == get_provider_info()
+
+
+def test_version():
+    """The version is that of the installed distribution."""
+    assert importlib.metadata.version("airflow-provider-luma") == __version__

@@ -1,0 +1,182 @@
+"""When a wait is over, and what it says on the way."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from airflow_provider_luma.api import (
+    Generation,
+    GenerationState,
+    LumaAuthenticationError,
+    LumaConnectionError,
+    LumaError,
+    LumaGenerationFailed,
+    LumaInvalidRequest,
+    LumaNotFound,
+    LumaRateLimited,
+)
+from airflow_provider_luma.api.waiting import Wait
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def begin(clock, caplog):
+    caplog.set_level(logging.INFO)
+
+    def begin(target_state="completed", **kwargs):
+        return Wait("x", target_state, log=logging.getLogger("test"), clock=clock, **kwargs)
+
+    return begin
+
+
+def generation(state: str, **kwargs) -> Generation:
+    known = GenerationState(state) if state in list(GenerationState) else GenerationState.UNKNOWN
+    return Generation(id="x", state=known, state_name=state, **kwargs)
+
+
+def test_completed(begin):
+    """It is over when the generation is completed."""
+    wait = begin()
+    assert wait.saw(generation("pending")) is None
+    assert wait.saw(generation("processing")) is None
+    assert wait.saw(generation("completed")).id == "x"
+
+
+def test_failed(begin):
+    """A generation that failed ends it with an error."""
+    with pytest.raises(LumaGenerationFailed):
+        begin().saw(generation("failed"))
+
+
+def test_failed_awaited(begin):
+    """Unless that was waited for."""
+    assert begin(["completed", "failed"]).saw(generation("failed"))
+
+
+def test_never_failed(begin):
+    """Waiting for a failure of a generation that is completed is over, too."""
+    with pytest.raises(LumaError, match="will never be failed") as caught:
+        begin("failed").saw(generation("completed"))
+    assert not caught.value.retry_may_help
+
+
+def test_passed_by(begin):
+    """A state that was passed between two looks counts as seen."""
+    assert begin("processing").saw(generation("completed"))
+
+
+@pytest.mark.parametrize("word", ["done", "", None, 3, ["completed", "done"], []])
+def test_no_state(begin, word):
+    """A word that is no state is refused."""
+    with pytest.raises(LumaInvalidRequest):
+        begin(word)
+
+
+def test_said_once(begin, caplog):
+    """Each change of state is said once, with the estimate where there is one."""
+    wait = begin()
+    for seen in ("pending", "pending", "processing", "processing", "completed"):
+        wait.saw(generation(seen, estimate_wait_seconds=42 if seen == "processing" else None))
+    assert caplog.messages == [
+        "Generation x is pending.",
+        "Generation x is processing, about 42 s to go.",
+        "Generation x is completed.",
+    ]
+
+
+def test_unknown_state(begin, caplog):
+    """A state that this version does not know is said once, and no end."""
+    wait = begin()
+    assert wait.saw(generation("rendering_preview")) is None
+    assert wait.saw(generation("rendering_preview")) is None
+    assert caplog.messages == ["Generation x is 'rendering_preview', a state this version does not know: waiting on."]
+
+
+def test_unknown_id(begin, clock):
+    """An id that the gateway does not know yet is waited for, for a minute."""
+    wait = begin()
+    for _ in range(6):
+        assert wait.saw(LumaNotFound("no such id")) is None
+        clock.now += 10
+    with pytest.raises(LumaNotFound):
+        wait.saw(LumaNotFound("no such id"))
+
+
+def test_unknown_id_again(begin, clock):
+    """The minute begins anew when the id was known in between."""
+    wait = begin()
+    clock.now += 59
+    wait.saw(generation("pending"))
+    clock.now += 59
+    assert wait.saw(LumaNotFound("no such id")) is None
+
+
+def test_unknown_id_for_long(begin):
+    """And ends at once for one that has waited elsewhere before."""
+    with pytest.raises(LumaNotFound):
+        begin(unknown_for=61).saw(LumaNotFound("no such id"))
+
+
+def test_token_refused(begin, clock):
+    """A token is believed bad after three refusals in a row, over at least a minute."""
+    wait = begin()
+    for _ in range(4):
+        assert wait.saw(LumaAuthenticationError("no")) is None
+        clock.now += 15
+    with pytest.raises(LumaAuthenticationError):
+        wait.saw(LumaAuthenticationError("no"))
+
+
+def test_token_refused_now_and_then(begin, clock):
+    """Refusals that are not in a row do not count."""
+    wait = begin()
+    for _ in range(10):
+        assert wait.saw(LumaAuthenticationError("no")) is None
+        clock.now += 60
+        assert wait.saw(generation("pending")) is None
+
+
+def test_trouble(begin, clock, caplog):
+    """All other trouble is waited out for as long as it takes, and said when it begins and ends."""
+    wait = begin()
+    for _ in range(100):
+        assert wait.saw(LumaConnectionError("down")) is None
+        clock.now += 600
+    wait.saw(generation("pending"))
+    assert caplog.messages == [
+        "Generation x cannot be asked about for now, waiting on: down",
+        "Generation x can be asked about again.",
+        "Generation x is pending.",
+    ]
+
+
+def test_pause(begin):
+    """The pause is the poll interval, grows to a minute while there is trouble, and is what the gateway asked for."""
+    wait = begin()
+    wait.saw(generation("pending"))
+    assert wait.pause(5) == 5
+    pauses = []
+    for _ in range(6):
+        wait.saw(LumaConnectionError("down"))
+        pauses.append(wait.pause(5))
+    assert pauses == [10, 20, 40, 60, 60, 60]
+    assert wait.pause(300) == 300
+    told = LumaRateLimited("wait")
+    told.retry_after = 90
+    wait.saw(told)
+    assert wait.pause(5) == 90
+    wait.saw(generation("pending"))
+    assert wait.pause(5) == 5

@@ -1,0 +1,232 @@
+"""The hook: from an Airflow connection to a generation."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airflow_provider_luma.api import (
+    LumaAuthenticationError,
+    LumaGenerationFailed,
+    LumaInvalidRequest,
+    LumaNotFound,
+    waiting,
+)
+from airflow_provider_luma.hooks.luma import LumaHook
+from airflow_provider_luma.sandbox import Sandbox
+
+TOKEN = "marked-token-4711"
+PROMPT = "A paper boat crosses a puddle"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda url: {"host": url},
+        lambda url: {"host": url + "/"},
+        lambda url: {"host": url.removeprefix("http://")},
+        lambda url: {"host": "127.0.0.1", "port": int(url.rsplit(":", 1)[1]), "schema": "http"},
+    ],
+    ids=["url", "slash", "bare", "fields"],
+)
+def test_host_forms(form, connect, sandbox):
+    """A host works in the forms people type it."""
+    connect(password=TOKEN, **form(sandbox.url))
+    assert LumaHook().submit(PROMPT).id
+
+
+def test_uri(monkeypatch, sandbox):
+    """And as a connection URI."""
+    host = sandbox.url.removeprefix("http://")
+    monkeypatch.setenv("AIRFLOW_CONN_LUMA_DEFAULT", f"luma://:{TOKEN}@{host}/?timeout=7&verify=false")
+    client = LumaHook().get_conn()
+    assert (client.timeout, client.verify) == (7.0, False)
+    assert client.submit(PROMPT).id
+
+
+def test_defaults(connect):
+    """An empty host is the gateway's own, with a time-out, and its certificate is checked."""
+    connect(password=TOKEN)
+    client = LumaHook().get_conn()
+    assert (client.url, client.timeout, client.verify) == ("https://www.kkiai.com", 30.0, True)
+
+
+def test_no_connection():
+    """A missing connection is named, with the way to make it."""
+    with pytest.raises(AirflowNotFoundException, match="airflow connections add nowhere --conn-type luma"):
+        LumaHook("nowhere").get_conn()
+
+
+@pytest.mark.parametrize("password", [None, "", "  "])
+def test_no_token(password, connect):
+    """So is a connection without a token."""
+    connect(password=password)
+    with pytest.raises(LumaAuthenticationError, match="'luma_default' has no API token"):
+        LumaHook().get_conn()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"host": "https://user:pass@example.com"}, "must look like"),
+        ({"schema": "ftp"}, "http or https"),
+        ({"extra": {"timeout": "soon"}}, "'timeout' must be a number of seconds"),
+        ({"extra": {"timeout": 0}}, "'timeout' must be a number of seconds"),
+        ({"extra": {"verify": 3}}, "'verify' must be true, false or a path"),
+    ],
+)
+def test_bad_fields(fields, message, connect):
+    """A field that makes no sense is named, with the connection it is in."""
+    connect(password=TOKEN, **fields)
+    with pytest.raises(LumaInvalidRequest, match=f"'luma_default'.*{message}"):
+        LumaHook().get_conn()
+
+
+def test_extras(connect):
+    """The path of a CA bundle is kept as it is."""
+    connect(password=TOKEN, extra={"timeout": "12.5", "verify": "/etc/ca.pem"})
+    client = LumaHook().get_conn()
+    assert (client.timeout, client.verify) == (12.5, "/etc/ca.pem")
+
+
+@pytest.mark.parametrize(("host", "warned"), [("http://gateway.example.com", True), ("http://localhost:1", False)])
+def test_plain_http(host, warned, connect, caplog, capsys):
+    """A token that would travel unencrypted is warned about, unless it stays on this machine."""
+    connect(password=TOKEN, host=host)
+    with caplog.at_level(logging.WARNING):
+        LumaHook().get_conn()
+    assert ("unencrypted" in capsys.readouterr().out + caplog.text) is warned
+
+
+def test_extend(connection, sandbox):
+    """An extension has a parent."""
+    hook = LumaHook()
+    first = hook.submit(PROMPT, model_name="ray-v2")
+    assert hook.extend(first.id, "It sinks").id == sandbox.report()["generations"][-1]["id"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"batch_shape": "none"}, {"batch_limit": 2}])
+def test_get_generations(settings, connect):
+    """Many can be asked about, on a gateway that has a call for it and on one that has not."""
+    with Sandbox(seconds=0, **settings) as sandbox:
+        connect(host=sandbox.url, password=TOKEN)
+        hook = LumaHook()
+        ids = [hook.submit(PROMPT).id for _ in range(3)]
+        assert set(hook.get_generations([*ids, "unknown"])) == set(ids)
+
+
+class TestWaiting:
+    def test_completed(self, connect):
+        """A wait ends with the generation."""
+        with Sandbox(seconds=0.4) as sandbox:
+            connect(host=sandbox.url, password=TOKEN)
+            hook = LumaHook()
+            generation = hook.wait_for_generation(hook.submit(PROMPT).id, poll_interval=0.1)
+        assert generation.video_url
+
+    def test_state(self, connection):
+        """Or in another state, for who asks for it."""
+        hook = LumaHook()
+        failed = hook.wait_for_generation(hook.submit(f"{PROMPT} [fail]").id, target_state=["completed", "failed"])
+        assert failed.failure_reason == "Job failed"
+
+    def test_failed(self, connection):
+        """A generation that failed ends it with an error."""
+        hook = LumaHook()
+        with pytest.raises(LumaGenerationFailed, match="Job failed"):
+            hook.wait_for_generation(hook.submit(f"{PROMPT} [fail]").id)
+
+    def test_not_yet_known(self, connect):
+        """An id that the gateway does not know yet is waited for."""
+        with Sandbox(seconds=0, visible_after=0.4) as sandbox:
+            connect(host=sandbox.url, password=TOKEN)
+            hook = LumaHook()
+            assert hook.wait_for_generation(hook.submit(PROMPT).id, poll_interval=0.1).video_url
+
+    def test_never_known(self, connection, monkeypatch):
+        """But not for ever."""
+        monkeypatch.setattr(waiting, "UNKNOWN_ID_GRACE", 0.3)
+        with pytest.raises(LumaNotFound):
+            LumaHook().wait_for_generation("unknown", poll_interval=0.1)
+
+    def test_flaky(self, connection, sandbox):
+        """A gateway in trouble is waited out."""
+        hook = LumaHook(patience=0)
+        generation = hook.submit(PROMPT)
+        sandbox.weather(status={"500": 0.3, "drop": 0.3, "html": 0.2}, seed=1)
+        assert hook.wait_for_generation(generation.id, poll_interval=0.05).video_url
+
+
+class TestTestConnection:
+    """What the test button of the connection form says."""
+
+    def test_good(self, connection, sandbox):
+        """A good connection is found good, and costs nothing."""
+        good, message = LumaHook().test_connection()
+        assert good
+        assert message == f"{sandbox.url} is a Luma gateway and takes the token."
+        assert sandbox.report()["charged"] == 0
+
+    def test_bad_token(self, connect, sandbox):
+        """A bad token is told from a bad host."""
+        connect(host=sandbox.url, password="wrong")
+        good, message = LumaHook().test_connection()
+        assert not good
+        assert message.startswith("The token is refused")
+        assert "wrong" not in message
+
+    def test_unreachable(self, connect):
+        """A host that cannot be reached is."""
+        connect(host="127.0.0.1:1", password=TOKEN)
+        good, message = LumaHook().test_connection()
+        assert not good
+        assert message.startswith("The host cannot be reached")
+
+    def test_silent(self, connect):
+        """So is one that says nothing."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            connect(host=f"127.0.0.1:{silent.getsockname()[1]}", password=TOKEN, extra={"timeout": 0.3})
+            good, message = LumaHook().test_connection()
+        assert not good
+        assert message.startswith("The host cannot be reached")
+
+    @pytest.mark.parametrize(
+        ("status", "body"),
+        [
+            (404, b"<html>Not Found</html>"),
+            (404, b'{"detail": "Not Found"}'),
+            (200, b"<html>Welcome</html>"),
+            (200, b"{}"),
+        ],
+    )
+    def test_other_host(self, status, body, connect):
+        """A host that is something else is found to be no Luma gateway."""
+
+        class Other(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            connect(host=f"127.0.0.1:{server.server_port}", password=TOKEN)
+            good, message = LumaHook().test_connection()
+            server.shutdown()
+        assert not good
+        assert "Luma gateway" in message
+
+    def test_no_connection(self):
+        """A missing connection is said, not raised."""
+        good, message = LumaHook("nowhere").test_connection()
+        assert not good
+        assert "There is no connection 'nowhere'" in message
