@@ -1,0 +1,40 @@
+# A bare machine with Python 3.10 or newer is enough: each target sets up what it needs, once.
+
+PYTHON ?= python3
+AIRFLOW ?= 3.3.2
+VENV ?= .venv
+TESTS ?= tests
+OLDEST := 3.0.6
+
+.PHONY: help demo airflow test test-oldest lint clean
+
+help:
+	@echo "make demo         make a first video with Airflow, against a local sandbox"
+	@echo "make airflow      the same in Airflow's UI"
+	@echo "make test         all tests; TESTS=tests/unit for some"
+	@echo "make test-oldest  unit and wire tests on Airflow $(OLDEST)"
+	@echo "make lint         ruff and mypy"
+	@echo "make clean        remove what the targets above have set up"
+
+demo: $(VENV)/runtime-$(AIRFLOW).stamp
+	@$(VENV)/bin/python -m dev.demo
+
+airflow: $(VENV)/runtime-$(AIRFLOW).stamp
+	@$(VENV)/bin/python -m dev.standalone
+
+test: $(VENV)/dev-$(AIRFLOW).stamp
+	$(VENV)/bin/python -m pytest $(TESTS)
+
+test-oldest:
+	@$(MAKE) --no-print-directory test AIRFLOW=$(OLDEST) VENV=.venv-$(OLDEST) TESTS="tests/unit tests/wire"
+
+lint: $(VENV)/dev-$(AIRFLOW).stamp
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+clean:
+	rm -rf .venv .venv-* .airflow
+
+$(VENV)/%-$(AIRFLOW).stamp: pyproject.toml
+	@$(PYTHON) dev/venv.py $(VENV) $(AIRFLOW) $*

@@ -1,0 +1,105 @@
+"""`make demo`: a first video, from a DAG run in a real Airflow, made by a gateway on this machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import requests
+
+from airflow_provider_luma.sandbox import Sandbox
+from dev.local_airflow import CHECKOUT, EXAMPLE_DAGS, HOME, TOKEN, LocalAirflow, run_until_interrupted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DAG_ID = "example_luma_quickstart"
+
+NEXT = f"""
+Next:
+  make airflow      the same in Airflow's UI
+  edit example_dags/{DAG_ID}.py and run make demo again
+  your own token, in your own Airflow:
+      airflow connections add luma_default --conn-type luma --conn-password <token>"""
+
+
+def main() -> None:
+    """Run the quickstart DAG and fetch the video it made."""
+    started = time.monotonic()
+    with Sandbox(token=TOKEN, seconds=4) as sandbox:
+        connection = {"conn_type": "luma", "host": sandbox.url, "password": TOKEN}
+        # A home of its own: the scheduler of `make airflow` would run the tasks of this run a second time.
+        airflow = LocalAirflow(
+            HOME / "demo",
+            EXAMPLE_DAGS,
+            env={
+                "AIRFLOW_CONN_LUMA_DEFAULT": json.dumps(connection),
+                "AIRFLOW__LOGGING__JSON_LOGS": "True",
+            },
+        )
+        if not airflow.database.exists():
+            print("Setting up Airflow's database (once) …", flush=True)
+        airflow.migrate()
+        print(f"Sandbox on {sandbox.url} · a Luma gateway on this machine, which costs nothing", flush=True)
+        print(f"Running {DAG_ID}, its tasks one after another …", flush=True)
+        log = airflow.home / "demo.log"
+        try:
+            exit_code = run_dag(airflow, log)
+        finally:
+            airflow.stop()
+        if exit_code:
+            sys.exit(f"\nThe run failed. All that Airflow said is in {log.relative_to(CHECKOUT)}")
+        video = fetch(sandbox.report()["generations"][-1]["video_url"])
+    seconds = time.monotonic() - started
+    print(f"\nFinished in {seconds:.0f} s. Your video: {video.relative_to(CHECKOUT)}  (a clip of the sandbox's)")
+    print(NEXT)
+
+
+def run_dag(airflow: LocalAirflow, log: Path) -> int:
+    """Run the DAG, show what its tasks say, keep all that Airflow says, and return the exit code."""
+    # Its file alone, so that another example's trouble stays out of it.
+    command = ["dags", "test", "--dagfile-path", str(EXAMPLE_DAGS / f"{DAG_ID}.py"), DAG_ID]
+    run = airflow.spawn("dags test", *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    with log.open("wb") as everything:
+        for line in run.stdout or ():
+            everything.write(line)
+            shown = told(line.decode(errors="replace").rstrip())
+            if shown:
+                print(shown, flush=True)
+    return run.wait()
+
+
+def told(line: str) -> str:
+    """Return what a line of Airflow's output tells a newcomer, which is nothing for most of them."""
+    try:
+        entry = json.loads(line)
+        event, level, logger = entry["event"], entry["level"], entry.get("logger", "")
+    except (ValueError, TypeError, KeyError):
+        # What a task prints.
+        return f"    {line}" if line else ""
+    if event.startswith("[DAG TEST] starting task_id="):
+        return "  " + event.split("task_id=")[1].split()[0]
+    if level in {"error", "critical"}:
+        # The exception, without those that it came from.
+        raised = [f"{error['exc_type']}: {error['exc_value']}" for error in entry.get("exception", [])[:1]]
+        return "\n".join(f"    {text}" for text in [event, *raised])
+    # Airflow names a task's loggers so; `Done. …` is there after every Python task.
+    own = logger.startswith(("airflow.task", "airflow_provider_luma")) and not event.startswith("Done. ")
+    return f"    {event}" if own else ""
+
+
+def fetch(url: str) -> Path:
+    """Download a video into the folder of videos."""
+    video = HOME / "videos" / f"{url.split('/')[-2]}.mp4"
+    video.parent.mkdir(parents=True, exist_ok=True)
+    answer = requests.get(url, timeout=30)
+    answer.raise_for_status()
+    video.write_bytes(answer.content)
+    return video
+
+
+if __name__ == "__main__":
+    run_until_interrupted(main)

@@ -1,0 +1,45 @@
+"""`make airflow`: a whole Airflow with its UI, next to a gateway on this machine."""
+
+from __future__ import annotations
+
+import time
+
+from airflow_provider_luma.sandbox import Sandbox
+from dev.local_airflow import (
+    EXAMPLE_DAGS,
+    HOME,
+    PASSWORD,
+    TOKEN,
+    USER,
+    LocalAirflow,
+    free_port,
+    run_until_interrupted,
+)
+
+
+def main() -> None:
+    """Start everything, say where it is, and keep it running."""
+    with Sandbox(port=free_port(8787), token=TOKEN, seconds=8) as sandbox:
+        airflow = LocalAirflow(HOME / "ui", EXAMPLE_DAGS, port=8080)
+        print("Starting Airflow (half a minute) …", flush=True)
+        with airflow:
+            airflow.add_connection("luma_default", conn_type="luma", host=sandbox.url, password=TOKEN)
+            print(
+                f"""
+Airflow      {airflow.url}  (log in as {USER}, password {PASSWORD})
+First DAG    {airflow.url}/dags/example_luma_quickstart  (press Trigger)
+Sandbox      {sandbox.url}/sandbox  (what was submitted and charged)
+Connection   luma_default leads to the sandbox
+DAG files    {EXAMPLE_DAGS}  (edits show within seconds)
+Logs         {airflow.home}/*.log
+
+Ctrl-C stops it all.""",
+                flush=True,
+            )
+            while True:
+                airflow.check_alive()
+                time.sleep(1)
+
+
+if __name__ == "__main__":
+    run_until_interrupted(main)

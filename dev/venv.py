@@ -1,0 +1,47 @@
+"""
+Make a virtual environment that holds Airflow and this package: `python dev/venv.py .venv 3.3.2 dev`.
+
+Runs on whatever Python there is, so that one too old is told so in a sentence.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def main(folder: Path, airflow: str, group: str) -> None:
+    """Install Airflow, this package and a dependency group (or none, for `runtime`) into the folder."""
+    if sys.version_info < (3, 10):  # noqa: UP036
+        found = ".".join(map(str, sys.version_info[:2]))
+        sys.exit(f"Airflow 3 needs Python 3.10 or newer, and this is {found}. Try: make PYTHON=python3.12 …")
+    print(f"Setting up {folder} with Airflow {airflow} (once, about a minute) …", flush=True)
+    python = str(folder / "bin" / "python")
+    if Path(python).exists():
+        subprocess.run([python, "-m", "ensurepip"], check=True, stdout=subprocess.DEVNULL)
+    else:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+
+    pip = [python, "-m", "pip"]
+    quiet = ["--quiet", "--disable-pip-version-check"]
+    # uv does in seconds what takes pip minutes, but not every package index has it.
+    if subprocess.run([*pip, "install", *quiet, "uv"], stderr=subprocess.DEVNULL, check=False).returncode == 0:
+        install = [str(folder / "bin" / "uv"), "pip", "install", "--quiet", "--python", python]
+    else:
+        subprocess.run([*pip, "install", *quiet, "--upgrade", "pip>=25.1"], check=True)
+        install = [*pip, "install", *quiet]
+    groups = [] if group == "runtime" else ["--group", group]
+    subprocess.run([*install, "--editable", ".", "apache-airflow==" + airflow, *groups], check=True)
+
+    for stamp in folder.glob("*.stamp"):
+        if not stamp.name.endswith(f"-{airflow}.stamp"):
+            stamp.unlink()
+    (folder / f"{group}-{airflow}.stamp").touch()
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]), *sys.argv[2:])
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"Setting up failed at: {' '.join(error.cmd)}")
+    except KeyboardInterrupt:
+        sys.exit(130)
