@@ -6,7 +6,7 @@ VENV ?= .venv
 TESTS ?= tests
 OLDEST := 3.0.6
 
-.PHONY: help demo airflow test test-oldest lint clean
+.PHONY: help demo airflow test test-oldest lint chaos clean
 
 help:
 	@echo "make demo         make a first video with Airflow, against a local sandbox"
@@ -14,6 +14,7 @@ help:
 	@echo "make test         all tests; TESTS=tests/unit for some"
 	@echo "make test-oldest  unit and wire tests on Airflow $(OLDEST)"
 	@echo "make lint         ruff and mypy"
+	@echo "make chaos        kill Airflow at random while it makes a hundred videos, and count what was paid"
 	@echo "make clean        remove what the targets above have set up"
 
 demo: $(VENV)/runtime-$(AIRFLOW).stamp
@@ -32,6 +33,9 @@ lint: $(VENV)/dev-$(AIRFLOW).stamp
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+chaos: $(VENV)/dev-$(AIRFLOW).stamp
+	@$(VENV)/bin/python -m benchmarks.chaos
 
 clean:
 	rm -rf .venv .venv-* .airflow

@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import tenacity
@@ -41,6 +41,16 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 10.0
 MAX_ANSWER_BYTES = 10 * 1024 * 1024
+
+
+class Witness(Protocol):
+    """Whoever has to know, at any moment, whether a submission may have been charged."""
+
+    def sending(self) -> None:
+        """Take note that the request is about to leave; what this raises keeps it from leaving."""
+
+    def refused(self) -> None:
+        """Take note that it left and surely was not accepted."""
 
 
 class LumaClient:
@@ -97,6 +107,7 @@ class LumaClient:
         image_end_url: str | None = None,
         notify_hook: str | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        witness: Witness | None = None,
     ) -> Generation:
         """
         Submit a generation, which is charged when the gateway accepts it.
@@ -114,6 +125,7 @@ class LumaClient:
         :param image_end_url: the last frame, likewise.
         :param notify_hook: URL that the gateway calls back when the generation is finished.
         :param extra_body: further fields, sent as they are.
+        :param witness: is told when the request is about to leave, and when it surely was not accepted.
         :return: the generation, not yet begun; its ``id`` is what matters.
         :raises LumaInvalidRequest: the arguments are wrong; nothing was charged.
         :raises LumaAmbiguousSubmission: it went out and nothing readable came back; it may have been charged.
@@ -131,7 +143,7 @@ class LumaClient:
             "notify_hook": notify_hook,
         }
         body = gateway.request_body(arguments, extra_body)
-        return self._submit(gateway.SUBMIT_PATH, body, call="Submitting a generation")
+        return self._submit(gateway.SUBMIT_PATH, body, witness, call="Submitting a generation")
 
     def extend(
         self,
@@ -143,6 +155,7 @@ class LumaClient:
         image_end_url: str | None = None,
         notify_hook: str | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        witness: Witness | None = None,
     ) -> Generation:
         """
         Submit the continuation of a finished generation, which is a new one with an id and a price of its own.
@@ -159,7 +172,7 @@ class LumaClient:
             "notify_hook": notify_hook,
         }
         body = gateway.request_body(arguments, extra_body)
-        return self._submit(gateway.extend_path(task_id), body, call=f"Extending generation {task_id}")
+        return self._submit(gateway.extend_path(task_id), body, witness, call=f"Extending generation {task_id}")
 
     def get(self, task_id: str) -> Generation:
         """
@@ -195,25 +208,26 @@ class LumaClient:
             (LumaConnectionError, LumaRateLimited, LumaServerError),
         )
 
-    def _submit(self, path: str, body: Mapping[str, Any], *, call: str) -> Generation:
+    def _submit(self, path: str, body: Mapping[str, Any], witness: Witness | None, *, call: str) -> Generation:
         content = _encoded(body)
 
         def attempt(_left: float) -> Generation:
-            outgoing = _Outgoing(content)
+            outgoing = _Outgoing(content, witness)
             try:
                 answer = self._send("POST", path, outgoing, call=call, limit=self.timeout)
                 return gateway.parse_generation(answer, call=call)
-            except (LumaConnectionError, LumaServerError) as error:
-                charged = error.maybe_charged if isinstance(error, LumaServerError) else outgoing.begun
-                if not charged:
-                    raise
-                raise LumaAmbiguousSubmission(
-                    f"{error} The request went out, so it may have been accepted and charged: nobody can know. "
-                    "Look at the account's usage before you submit it again.",
-                    status=error.status,
-                    code=error.code,
-                    request_id=error.request_id,
-                ) from error
+            except LumaError as error:
+                lost = isinstance(error, LumaConnectionError)
+                if outgoing.begun and (lost or getattr(error, "maybe_charged", False)):
+                    raise LumaAmbiguousSubmission(
+                        f"{error} The request went out, so it may have been accepted and charged: nobody can know.",
+                        status=error.status,
+                        code=error.code,
+                        request_id=error.request_id,
+                    ) from error
+                if outgoing.begun and witness:
+                    witness.refused()
+                raise
 
         return self._repeated(attempt, (LumaConnectionError, LumaRateLimited))
 
@@ -306,9 +320,14 @@ class LumaClient:
 class _Outgoing(io.BytesIO):
     """A request body that knows whether it began to go out; until then, nothing can have been accepted."""
 
-    begun = False
+    def __init__(self, content: bytes, witness: Witness | None) -> None:
+        super().__init__(content)
+        self.begun = False
+        self._witness = witness
 
     def read(self, size: int | None = -1) -> bytes:
+        if not self.begun and self._witness:
+            self._witness.sending()
         self.begun = True
         return super().read(size)
 

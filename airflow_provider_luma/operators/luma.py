@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, BaseOperator, conf
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
+from airflow_provider_luma.api import LumaAmbiguousSubmission, LumaRateLimited
 from airflow_provider_luma.api.gateway import ARGUMENT_TYPES, EXTEND_ARGUMENTS, generation_path, request_body
 from airflow_provider_luma.hooks.luma import LumaHook, failing_for_good
+from airflow_provider_luma.operators.submission import WAYS_ON, Submission, remember_success
 from airflow_provider_luma.triggers.luma import STILL_GOING, LumaGenerationTrigger, generation_from
 
 if TYPE_CHECKING:
@@ -29,6 +34,7 @@ class _SubmittingOperator(BaseOperator):
     :param wait_for_completion: whether the task lasts until the video is there; else it ends once it is submitted.
     :param deferrable: whether a task that waits does so in the triggerer, without a worker.
     :param poll_interval: seconds between two questions while it waits.
+    :param on_ambiguous_submission: what to do where an earlier try may have been charged and nobody can know.
     """
 
     arguments: ClassVar[tuple[str, ...]]
@@ -42,34 +48,45 @@ class _SubmittingOperator(BaseOperator):
         wait_for_completion: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poll_interval: float = 5.0,
+        on_ambiguous_submission: Literal["fail", "resubmit"] = "fail",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if on_ambiguous_submission not in ("fail", "resubmit"):
+            raise ValueError(f'on_ambiguous_submission is "fail" or "resubmit", got {on_ambiguous_submission!r:.40}.')
         self.luma_conn_id = luma_conn_id
         self.extra_body = extra_body
         self.wait_for_completion = wait_for_completion
         self.deferrable = deferrable
         self.poll_interval = poll_interval
+        self.on_ambiguous_submission = on_ambiguous_submission
         self._submitted: str | None = None
 
     def execute(self, context: Context) -> str:
-        """Submit, push the task id, wait where that was asked for, and return the task id."""
+        """Submit, or go on with what an earlier try submitted; push the task id, and wait where that was asked for."""
         hook = LumaHook(self.luma_conn_id)
         with failing_for_good():
-            self._submitted = generation_id = self._submit(hook).id
-        self.log.info("Submitted generation %s.", generation_id)
+            submission = Submission(context, self._request(), self.log)
+            resubmit = self.on_ambiguous_submission == "resubmit"
+            generation_id = submission.taken_up(hook, resubmit=resubmit) or self._submit_now(context, hook, submission)
+        self._submitted = generation_id
         if self.do_xcom_push:
             context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=generation_id)
         if not self.wait_for_completion:
+            remember_success(context)
             return generation_id
         if self.deferrable:
             self.defer(
                 trigger=LumaGenerationTrigger(generation_id, self.luma_conn_id, self.poll_interval),
                 method_name=self.execute_complete.__name__,
-                timeout=self.execution_timeout,
+                timeout=self._time_left(context),
             )
         with failing_for_good():
             return self._finish(context, hook.wait_for_generation(generation_id, poll_interval=self.poll_interval))
+
+    def execute_later(self, context: Context, event: dict[str, Any]) -> str:  # noqa: ARG002
+        """Go on after the gateway had told to wait."""
+        return self.execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
         """Go on where the trigger left off."""
@@ -86,11 +103,42 @@ class _SubmittingOperator(BaseOperator):
             self.log.warning("Generation %s is completed, but the gateway gives no URL of its video.", generation.id)
         if self.do_xcom_push:
             context["ti"].xcom_push(key="generation", value=generation.as_dict())
+        remember_success(context)
         return generation.id
 
+    def _submit_now(self, context: Context, hook: LumaHook, submission: Submission) -> str:
+        try:
+            generation = self._submit(hook, submission)
+        except LumaRateLimited as error:
+            seconds = (error.retry_after or 60.0) + random.uniform(0, 10)  # noqa: S311
+            self.log.info("%s Deferring for %.0f s, then submitting.", error, seconds)
+            self.defer(
+                trigger=TimeDeltaTrigger(timedelta(seconds=seconds)),
+                method_name=self.execute_later.__name__,
+                timeout=self._time_left(context),
+            )
+        except LumaAmbiguousSubmission as error:
+            error.retry_may_help = self.on_ambiguous_submission == "resubmit"
+            error.args = (f"{error} {WAYS_ON}",)
+            raise
+        self.log.info("Submitted generation %s.", generation.id)
+        submission.accepted(generation.id)
+        return generation.id
+
+    def _time_left(self, context: Context) -> timedelta | None:
+        """Return what is left of the execution time-out, which Airflow itself begins anew at each deferral."""
+        if self.execution_timeout is None:
+            return None
+        spent = datetime.now(timezone.utc) - context["ti"].start_date
+        return max(self.execution_timeout - spent, timedelta(seconds=1))
+
     @abstractmethod
-    def _submit(self, hook: LumaHook) -> Generation:
+    def _submit(self, hook: LumaHook, witness: Submission) -> Generation:
         """Send the request."""
+
+    def _request(self) -> dict[str, Any]:
+        """Return the body to send, and what else makes this request this one and no other."""
+        return request_body(self._given(), self.extra_body)
 
     def _given(self) -> dict[str, Any]:
         """Return the request's arguments; a template that says True or False in words means it."""
@@ -122,7 +170,10 @@ class LumaGenerateVideoOperator(_SubmittingOperator):
     pushes the finished generation, as the sensor returns it, under the key ``generation``.
 
     Arguments that are left out are not sent. A request that is wrong, a bad token and a prompt that moderation
-    refuses fail the task without another try; so does a submission that may have been charged without anyone knowing.
+    refuses fail the task without another try.
+
+    On Airflow 3.3 and later no retry pays a second time: it goes on with the generation that an earlier try submitted,
+    unless that failed. Clearing a task that succeeded submits anew.
 
     :param user_prompt: what to show, 3 to 5,000 characters; may be left out where there is an image.
     :param model_name: ``ray-v1``, ``ray-v2``, or whatever else the gateway has by now.
@@ -139,6 +190,8 @@ class LumaGenerateVideoOperator(_SubmittingOperator):
     :param deferrable: whether a task that waits does so in the triggerer, without a worker; the default is Airflow's
         ``[operators] default_deferrable``.
     :param poll_interval: seconds between two questions while it waits, default 5.
+    :param on_ambiguous_submission: what to do where an earlier try may have been charged and nobody can know:
+        ``fail`` (the default) the task for good, or ``resubmit``, which may pay a second time.
     """
 
     arguments: ClassVar[tuple[str, ...]] = tuple(ARGUMENT_TYPES)
@@ -171,8 +224,8 @@ class LumaGenerateVideoOperator(_SubmittingOperator):
         self.notify_hook = notify_hook
         self._check_literals()
 
-    def _submit(self, hook: LumaHook) -> Generation:
-        return hook.submit(**self._given(), extra_body=self.extra_body)
+    def _submit(self, hook: LumaHook, witness: Submission) -> Generation:
+        return hook.submit(**self._given(), extra_body=self.extra_body, witness=witness)
 
 
 class LumaExtendVideoOperator(_SubmittingOperator):
@@ -216,8 +269,11 @@ class LumaExtendVideoOperator(_SubmittingOperator):
             with failing_for_good():
                 generation_path(generation_id)
 
-    def _submit(self, hook: LumaHook) -> Generation:
-        return hook.extend(self.generation_id, **self._given(), extra_body=self.extra_body)
+    def _request(self) -> dict[str, Any]:
+        return {**super()._request(), "extended generation": self.generation_id}
+
+    def _submit(self, hook: LumaHook, witness: Submission) -> Generation:
+        return hook.extend(self.generation_id, **self._given(), extra_body=self.extra_body, witness=witness)
 
 
 def is_template(value: Any) -> bool:

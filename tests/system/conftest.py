@@ -19,8 +19,8 @@ REFUSED_TOKEN = "marked-token-0815-that-is-refused"
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
-    """A gateway that takes two seconds for a video."""
-    with Sandbox(token=TOKEN, seconds=2) as sandbox:
+    """A gateway that takes a second for a video, and ten for a slow one."""
+    with Sandbox(token=TOKEN, seconds=1) as sandbox:
         yield sandbox
 
 

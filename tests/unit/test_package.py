@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 from importlib.resources import files
+from pathlib import Path
 
 import airflow
 import jsonschema
 import pytest
+import yaml
 
 from airflow_provider_luma import __version__
 from airflow_provider_luma.get_provider_info import get_provider_info
@@ -67,3 +69,13 @@ def test_entry_point():
 def test_version():
     """The version is that of the installed distribution."""
     assert importlib.metadata.version("airflow-provider-luma") == __version__
+
+
+def test_registry():
+    """The registry is told of the same modules as Airflow."""
+    manifest = yaml.safe_load((Path(__file__).parents[2] / ".airflow-registry.yaml").read_text())
+    info = get_provider_info()
+    for key in ("package-name", "name", "integrations", "hooks", "operators", "sensors", "triggers"):
+        assert manifest[key] == info[key]
+    for mine, theirs in zip(manifest["connection-types"], info["connection-types"], strict=True):
+        assert mine.items() <= theirs.items()

@@ -1,0 +1,181 @@
+"""What a task remembers of its submission from one try to the next, so that no generation is paid twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_luma.api import GenerationState, LumaAmbiguousSubmission, LumaGenerationFailed, LumaNotFound
+from airflow_provider_luma.api.errors import LumaError
+from airflow_provider_luma.api.waiting import UNKNOWN_ID_GRACE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_luma.hooks.luma import LumaHook
+
+STORE_KEY = "luma_submission"
+
+WAYS_ON = (
+    "Look at the account's usage at the gateway. If it was not charged, or a second charge is fine: delete the key "
+    f"{STORE_KEY} under the task instance's Storage tab and clear the task, or set "
+    'on_ambiguous_submission="resubmit". If it was charged and you find its task id there: give that to a '
+    "LumaGenerationSensor."
+)
+
+
+class Submission:
+    """
+    The submission that a task is there to make, and what its earlier tries have made of it.
+
+    It is kept in Airflow's task state store, which survives both a retry and a clear: ``generation_id`` (missing from
+    the moment before the request leaves until its answer came), ``request`` (a digest of it), ``submitted_at``,
+    ``succeeded``, and ``max_tries``. That is how a clear is told from an automatic retry: Airflow raises a task's
+    ``max_tries`` when a person clears it and leaves it alone otherwise.
+
+    Airflow before 3.3 has no such store; nothing is remembered there.
+
+    :param context: the running task's.
+    :param request: the body to send, and what else tells one request from another.
+    :param log: where to say what was decided.
+    """
+
+    def __init__(self, context: Context, request: Mapping[str, Any], log: Any) -> None:
+        self._store = context.get("task_state_store")
+        self._ti = context["ti"]
+        self._log = log
+        self._digest = digest(request)
+        self._earlier = _read(self._store)
+
+    def taken_up(self, hook: LumaHook, *, resubmit: bool) -> str | None:
+        """
+        Return the id of the generation that an earlier try has submitted and this one goes on with, if there is one.
+
+        :param resubmit: whether to submit again where nobody can know if an earlier try was charged.
+        :raises LumaAmbiguousSubmission: nobody can know, and ``resubmit`` is false.
+        :raises LumaGenerationFailed: moderation refused it, so that submitting it again cannot help.
+        """
+        if self._store is None:
+            if self._ti.try_number == 1 and self._ti.max_tries:
+                self._log.warning(
+                    "This Airflow has no task state store (3.3 brings it): a retry of this task will submit, and pay, "
+                    "again. Set retries=0 to rule that out."
+                )
+            return None
+        earlier = self._earlier
+        if not earlier:
+            return None
+        generation_id = earlier.get("generation_id")
+        cleared = earlier.get("max_tries") != self._ti.max_tries
+        if earlier.get("request") != self._digest:
+            self._log.warning(
+                "The request is not the one that an earlier try submitted (generation %s): submitting the new one.",
+                generation_id or "unknown",
+            )
+            return None
+        if earlier.get("succeeded") and cleared:
+            self._log.info(
+                "This task had succeeded with generation %s and was cleared: submitting anew.", generation_id
+            )
+            return None
+        if generation_id is None:
+            when = earlier.get("submitted_at")
+            began = f"An earlier try began to submit this request at {when} and never learned the answer"
+            if not resubmit:
+                raise LumaAmbiguousSubmission(
+                    f"{began}: it may have been accepted and charged once. Nothing was submitted now. {WAYS_ON}"
+                )
+            self._log.warning("%s. Submitting it again, as on_ambiguous_submission says.", began)
+            return None
+        if self._is_over(generation_id, hook, cleared=cleared):
+            return None
+        self._log.info("Going on with generation %s, which an earlier try submitted.", generation_id)
+        if cleared:
+            self._remember(earlier)
+        return str(generation_id)
+
+    def sending(self) -> None:
+        """
+        Remember that the request is about to leave.
+
+        :raises LumaError: another process of this task came first. Airflow starts one, say, when it has lost sight
+            of this one after a crash of the scheduler.
+        """
+        if _read(self._store) != self._earlier:
+            raise LumaError("Another process of this task is submitting or has submitted; nothing was sent.")
+        self._remember({"request": self._digest, "submitted_at": _now()})
+
+    def refused(self) -> None:
+        """Forget that, for it surely was not accepted."""
+        if self._store is not None:
+            if self._earlier:
+                self._store.set(STORE_KEY, self._earlier)
+            else:
+                self._store.delete(STORE_KEY)
+
+    def accepted(self, generation_id: str) -> None:
+        """Remember the generation that it became."""
+        self._remember({"generation_id": generation_id, "request": self._digest, "submitted_at": _now()})
+
+    def _is_over(self, generation_id: str, hook: LumaHook, *, cleared: bool) -> bool:
+        """Say whether there is nothing to go on with, so that submitting anew is what the task is there for."""
+        try:
+            generation = hook.get_generation(generation_id)
+        except LumaNotFound:
+            # Only a person can know that it is gone for good; a gateway may have lost it for a moment.
+            gone = cleared and _age(self._earlier) > UNKNOWN_ID_GRACE
+            if gone:
+                self._log.warning("The gateway no longer knows generation %s: submitting anew.", generation_id)
+            return gone
+        except LumaError as error:
+            if not error.retry_may_help:
+                raise
+            return False
+        if generation.state is not GenerationState.FAILED:
+            return False
+        failed = LumaGenerationFailed(generation)
+        if failed.moderated and not cleared:
+            raise failed
+        self._log.warning("%s Submitting anew.", failed)
+        return True
+
+    def _remember(self, record: Mapping[str, Any]) -> None:
+        if self._store is not None:
+            self._store.set(STORE_KEY, {**record, "max_tries": self._ti.max_tries})
+
+
+def remember_success(context: Context) -> None:
+    """Remember that the task has done what it was there for, so that a person who clears it gets a new generation."""
+    store = context.get("task_state_store")
+    if store is not None and (record := _read(store)):
+        store.set(STORE_KEY, {**record, "succeeded": True, "max_tries": context["ti"].max_tries})
+
+
+def digest(request: Mapping[str, Any]) -> str:
+    """
+    Return what tells one request from another.
+
+    It must stay the same in every version of this package: a task whose retry runs on a newer one would pay again.
+    """
+    # Whom to call back does not make it another video.
+    essence = {name: value for name, value in request.items() if name != "notify_hook"}
+    text = json.dumps(essence, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _read(store: Any) -> dict[str, Any]:
+    record = store.get(STORE_KEY) if store is not None else None
+    return record if isinstance(record, dict) else {}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _age(record: Mapping[str, Any]) -> float:
+    submitted_at = datetime.fromisoformat(record["submitted_at"])
+    return (datetime.now(timezone.utc) - submitted_at).total_seconds()

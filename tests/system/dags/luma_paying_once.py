@@ -1,0 +1,70 @@
+"""One DAG for each way to submit and wait, for tests that kill it; the prompt is that of the run's configuration."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+from airflow.sdk import DAG, task
+
+from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGenerateVideoOperator
+
+
+def linger(context, result=None):
+    """Keep the first try's process alive after it has submitted, for long enough to be killed."""
+    if context["ti"].try_number == 1:
+        time.sleep(120)
+
+
+WAYS = {
+    "submit": {},
+    "linger": {"post_execute": linger},
+    "worker": {"wait_for_completion": True},
+    "deferred": {"wait_for_completion": True, "deferrable": True},
+    "worker_timeout": {"wait_for_completion": True, "execution_timeout": timedelta(seconds=5)},
+    "deferred_timeout": {
+        "wait_for_completion": True,
+        "deferrable": True,
+        "execution_timeout": timedelta(seconds=5),
+    },
+    "resubmit": {"on_ambiguous_submission": "resubmit"},
+    "variable": {"wait_for_completion": True, "user_prompt": "{{ var.value.luma_prompt }}"},
+}
+
+for way, arguments in WAYS.items():
+    with DAG(
+        f"luma_once_{way}",
+        schedule=None,
+        params={"prompt": ""},
+        default_args={"retries": 5, "retry_delay": timedelta(seconds=1)},
+    ):
+        LumaGenerateVideoOperator(
+            task_id="video", **{"user_prompt": "{{ params.prompt }}", "poll_interval": 1, **arguments}
+        )
+
+with DAG(
+    "luma_once_mapped",
+    schedule=None,
+    params={"prompt": ""},
+    default_args={"retries": 5, "retry_delay": timedelta(seconds=1), "poll_interval": 1},
+):
+
+    @task
+    def prompts(params):
+        return [f"{params['prompt']} {number}" for number in range(3)]
+
+    LumaGenerateVideoOperator.partial(task_id="video", wait_for_completion=True, deferrable=True).expand(
+        user_prompt=prompts()
+    )
+
+with DAG(
+    "luma_once_extend",
+    schedule=None,
+    params={"prompt": ""},
+    default_args={"retries": 5, "retry_delay": timedelta(seconds=1), "poll_interval": 1, "wait_for_completion": True},
+):
+    LumaExtendVideoOperator(
+        task_id="video",
+        generation_id=LumaGenerateVideoOperator(task_id="first", user_prompt="A boat that will be extended").output,
+        user_prompt="{{ params.prompt }}",
+    )
