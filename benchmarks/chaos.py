@@ -3,20 +3,25 @@ Kill Airflow's processes at random while it makes a hundred videos, and count wh
 
 Run it from a checkout: ``make chaos``. It prints, and exits non-zero unless the first part reads 100 finished,
 0 paid twice, 0 lost, and the second part submitted nothing again.
+
+A task that is between sending its submission and remembering the answer is spared, and counted: a kill just there
+leaves nobody knowing, and the task fails for good, as it should. That is what the second part is about.
 """
 
 from __future__ import annotations
 
 import json
 import random
-import signal
+import sqlite3
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
+import psutil
 import requests
 
 from airflow_provider_luma.sandbox import Sandbox
@@ -85,22 +90,43 @@ def kill_one(airflow: Deployment, run_id: str, dice: random.Random) -> str:
     victim = dice.choices(["task", "triggerer", "scheduler"], [6, 3, 1])[0]
     if victim == "task":
         running = [ti for ti in airflow.task_instances("luma_chaos", run_id) if ti["state"] == "running"]
-        if not running:
-            return "nobody"
-        ti = dice.choice(running)
-        try:
-            airflow.kill_task("luma_chaos", run_id, ti["task_id"], ti["map_index"], only_runner=dice.random() < 0.5)
-        except LookupError:
-            return "nobody"
-    elif victim == "triggerer":
+        return kill_task(airflow, run_id, dice.choice(running), dice) if running else "nobody"
+    if victim == "triggerer":
         airflow.restart("triggerer")
     else:
-        # It alone: the tasks it had started go on, unseen, until their supervisors are told.
-        leader = airflow.sessions.pop("scheduler")
-        leader.send_signal(signal.SIGKILL)
-        leader.wait()
+        airflow.kill("scheduler", alone=True)
         airflow.restart("scheduler")
     return victim
+
+
+def kill_task(airflow: Deployment, run_id: str, ti: dict[str, Any], dice: random.Random) -> str:
+    """SIGKILL a task's runner, or its supervisor too, unless nobody could know then what was paid."""
+    try:
+        supervisors, runners = airflow.task_processes("luma_chaos", run_id, ti["task_id"], ti["map_index"])
+        for process in supervisors + runners:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        # What the supervisor has asked of the API server is done by then.
+        time.sleep(0.3)
+    except LookupError:
+        return "nobody"
+    alone = dice.random() < 0.5
+    spared = is_submitting(airflow, ti)
+    for process in [] if spared else runners if alone else supervisors + runners:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    for process in supervisors + runners:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+    return "spared" if spared else "task"
+
+
+def is_submitting(airflow: Deployment, ti: dict[str, Any]) -> bool:
+    """Say whether a task remembers that it began to submit, and not yet what came of it."""
+    query = "SELECT value FROM task_state_store WHERE dag_id = 'luma_chaos' AND task_id = ? AND map_index = ?"
+    with closing(sqlite3.connect(airflow.database, timeout=30)) as database:
+        row = database.execute(query, (ti["task_id"], ti["map_index"])).fetchone()
+    return row is not None and "generation_id" not in json.loads(row[0])
 
 
 def cut_submissions(airflow: Deployment, sandbox: Sandbox) -> bool:

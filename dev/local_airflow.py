@@ -65,6 +65,7 @@ class LocalAirflow:
         self.database = self.home / f"airflow-{_airflow_version(python)}.db"
         self.url = f"http://127.0.0.1:{free_port(port)}"
         self.sessions: dict[str, subprocess.Popen[bytes]] = {}
+        self._session_ids: set[int] = set()
         self._mark = uuid4().hex
         self._token = ""
         self._env = {**self._settings(), **(env or {})}
@@ -166,10 +167,14 @@ class LocalAirflow:
         psutil.wait_procs(left, timeout=10)
         self.sessions.clear()
 
-    def kill(self, name: str) -> None:
-        """SIGKILL a component with all it has forked: with the scheduler die all running tasks."""
+    def kill(self, name: str, *, alone: bool = False) -> None:
+        """
+        SIGKILL a component with all it has forked: with the scheduler die all running tasks.
+
+        :param alone: not what it has forked; with the scheduler gone its tasks go on, and nobody sees them end.
+        """
         leader = self.sessions.pop(name)
-        for process in self.processes(leader.pid):
+        for process in [psutil.Process(leader.pid)] if alone else self.processes(leader.pid):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         leader.wait()
@@ -191,6 +196,7 @@ class LocalAirflow:
             command, cwd=self.home, env=self._env, stdin=subprocess.DEVNULL, start_new_session=True, **popen
         )
         self.sessions[name] = leader
+        self._session_ids.add(leader.pid)
         return leader
 
     def command(self, *args: str, env: Mapping[str, str] | None = None) -> str:
@@ -210,7 +216,7 @@ class LocalAirflow:
 
     def processes(self, session: int | None = None) -> list[psutil.Process]:
         """Return the living processes of one session, or of all that was started here."""
-        sessions = {session} if session else {leader.pid for leader in self.sessions.values()}
+        sessions = {session} if session else self._session_ids
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -90,6 +90,9 @@ class Call:
                 if self.kind == "submissions":
                     self.gateway.counts["refused"] += 1
                 response = refused.response
+            except ClientDisconnect:
+                # Gone before it had sent its body, as a client that is killed is.
+                response = Cut()
             await response(scope, receive, send)
 
     def check(self, request: Request) -> None:

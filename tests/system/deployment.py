@@ -140,17 +140,23 @@ class Deployment(LocalAirflow):
         fails the try, and the next is due after the task's ``retry_delay``: 11 to 14 s in all. With only the
         runner dead the supervisor reports the failure at once, and the next try runs within a second or two.
         """
+        supervisors, runners = self.task_processes(dag_id, run_id, task_id, map_index)
+        # The supervisor first: it must not live to see its runner die.
+        for process in runners if only_runner else supervisors + runners:
+            process.send_signal(signal.SIGKILL)
+
+    def task_processes(
+        self, dag_id: str, run_id: str, task_id: str, map_index: int = -1
+    ) -> tuple[list[psutil.Process], list[psutil.Process]]:
+        """Return the supervisors and the runners of a task, of which there is one each; raise LookupError if none."""
         ti = self.task_instance(dag_id, run_id, task_id, map_index)
-        scheduler = self.sessions["scheduler"].pid
-        task = {title: process for process in self.processes(scheduler) if ti["id"] in (title := _title(process))}
+        task = {title: process for process in self.processes() if ti["id"] in (title := _title(process))}
         runners = [process for title, process in task.items() if "LocalExecutor" not in title]
         supervisors = [process for title, process in task.items() if "LocalExecutor" in title]
         if not runners or not supervisors:
             msg = f"{task_id} is {ti['state']} and runs in {sorted(task)}"
             raise LookupError(msg)
-        # The supervisor first: it must not live to see its runner die.
-        for process in runners if only_runner else supervisors + runners:
-            process.send_signal(signal.SIGKILL)
+        return supervisors, runners
 
     def dump(self) -> Iterator[tuple[str, str]]:
         """Yield the database's every row, as its table and its text."""
