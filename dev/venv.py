@@ -21,16 +21,17 @@ def main(folder: Path, airflow: str, group: str) -> None:
     else:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
 
+    groups = [] if group == "runtime" else ["--group", group]
+    wanted = ["--editable", ".", "apache-airflow==" + airflow, *groups]
     pip = [python, "-m", "pip"]
     quiet = ["--quiet", "--disable-pip-version-check"]
-    # uv does in seconds what takes pip minutes, but not every package index has it.
-    if subprocess.run([*pip, "install", *quiet, "uv"], stderr=subprocess.DEVNULL, check=False).returncode == 0:
-        install = [str(folder / "bin" / "uv"), "pip", "install", "--quiet", "--python", python]
-    else:
-        subprocess.run([*pip, "install", *quiet, "--upgrade", "pip>=25.1"], check=True)
-        install = [*pip, "install", *quiet]
-    groups = [] if group == "runtime" else ["--group", group]
-    subprocess.run([*install, "--editable", ".", "apache-airflow==" + airflow, *groups], check=True)
+    uv = [str(folder / "bin" / "uv"), "pip", "install", "--quiet", "--system-certs", "--python", python]
+    # uv does in seconds what takes pip minutes, but not every package index has it, and not every network lets it.
+    for command in ([*pip, "install", *quiet, "uv"], [*uv, *wanted]):
+        if subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode:
+            subprocess.run([*pip, "install", *quiet, "--upgrade", "pip>=25.1"], check=True)
+            subprocess.run([*pip, "install", *quiet, *wanted], check=True)
+            break
 
     for stamp in folder.glob("*.stamp"):
         if not stamp.name.endswith(f"-{airflow}.stamp"):
