@@ -26,7 +26,7 @@ def get_provider_info() -> dict[str, object]:
                 "hook-class-name": "airflow_provider_luma.hooks.luma.LumaHook",
                 "hook-name": "Luma",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["login", "port", "schema", "extra"],
+                    "hidden-fields": ["description", "login", "port", "schema", "extra"],
                     "relabeling": {"host": "Gateway", "password": "API token"},
                     "placeholders": {"host": "https://www.kkiai.com", "password": "the token, without Bearer"},
                 },

@@ -22,9 +22,8 @@ STORE_KEY = "luma_submission"
 
 WAYS_ON = (
     "Look at the account's usage at the gateway. If it was not charged, or a second charge is fine: delete the key "
-    f"{STORE_KEY} under the task instance's Storage tab and clear the task, or set "
-    'on_ambiguous_submission="resubmit". If it was charged and you find its task id there: give that to a '
-    "LumaGenerationSensor."
+    f'{STORE_KEY} in the task instance\'s Storage tab and clear the task, or set on_ambiguous_submission="resubmit". '
+    "If it was charged: add its task id to that key as generation_id and clear the task, which then goes on with it."
 )
 
 

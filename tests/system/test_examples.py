@@ -126,7 +126,7 @@ def test_connection_form(deployment):
     shown = {name: field for name, field in form["standard_fields"].items() if not (field or {}).get("hidden")}
     assert shown["host"]["placeholder"] == "https://www.kkiai.com"
     assert shown["password"]["title"] == "API token"
-    assert set(form["standard_fields"]) - set(shown) >= {"login", "port", "url_schema"}
+    assert set(form["standard_fields"]) - set(shown) >= {"description", "login", "port", "url_schema"}
     assert {name: field["schema"]["title"] for name, field in form["extra_fields"].items()} == {
         "timeout": "Timeout (seconds)",
         "verify": "Verify TLS",

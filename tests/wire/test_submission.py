@@ -247,6 +247,17 @@ class TestNobodyKnows:
         assert task.run(user_prompt=PROMPT)
         assert charged() == 2
 
+    def test_added_id(self, store, sandbox, charged):
+        """A person who adds the id that the gateway gave lets the task go on with it."""
+        task = Task(store, user_prompt=f"{PROMPT} [drop]")
+        with pytest.raises(AirflowFailException):
+            task.run()
+        (paid,) = sandbox.report()["generations"]
+        store.set(STORE_KEY, {**store.get(STORE_KEY), "generation_id": paid["id"]})
+        task.clear()
+        assert task.run() == paid["id"]
+        assert charged() == 1
+
     def test_resubmit(self, store, charged, capsys, caplog):
         """With on_ambiguous_submission="resubmit" the next try submits again, and warns."""
         task = Task(store, user_prompt=f"{PROMPT} [drop]", on_ambiguous_submission="resubmit")
