@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 import re
@@ -18,11 +17,9 @@ from airflow_provider_luma import __version__
 from airflow_provider_luma.api import gateway
 from airflow_provider_luma.api.errors import (
     LumaAmbiguousSubmission,
-    LumaApiError,
     LumaAuthenticationError,
     LumaConnectionError,
     LumaError,
-    LumaInvalidRequest,
     LumaRateLimited,
     LumaServerError,
 )
@@ -182,8 +179,10 @@ class LumaClient:
         :raises LumaError: it could not be asked.
         """
         call = f"Asking about generation {task_id}"
-        answer = self._read("GET", gateway.generation_path(task_id), call=call)
-        return gateway.parse_generation(answer, call=call, task_id=task_id)
+        path = gateway.generation_path(task_id)
+        return self._read(
+            "GET", path, lambda answer: gateway.parse_generation(answer, call=call, task_id=task_id), call
+        )
 
     def get_many(self, task_ids: Iterable[str]) -> dict[str, Generation]:
         """
@@ -198,32 +197,33 @@ class LumaClient:
         if not ids:
             return {}
         call = f"Asking about {len(ids)} generations"
-        answer = self._read("POST", gateway.QUERY_MANY_PATH, {"ids": ids}, call=call)
-        return gateway.parse_generations(answer, call=call)
+        content = gateway.encode({"ids": ids})
+        return self._read(
+            "POST", gateway.QUERY_MANY_PATH, lambda answer: gateway.parse_generations(answer, call=call), call, content
+        )
 
-    def _read(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, call: str) -> Any:
-        content = _encoded(body) if body else None
+    def _read(self, method: str, path: str, parse: Callable[[Any], T], call: str, content: bytes | None = None) -> T:
         return self._repeated(
-            lambda left: self._send(method, path, content, call=call, limit=min(self.timeout, left)),
+            lambda left: parse(self._send(method, path, content, call=call, limit=min(self.timeout, left))),
             (LumaConnectionError, LumaRateLimited, LumaServerError),
         )
 
     def _submit(self, path: str, body: Mapping[str, Any], witness: Witness | None, *, call: str) -> Generation:
-        content = _encoded(body)
+        content = gateway.encode(body)
 
         def attempt(_left: float) -> Generation:
             outgoing = _Outgoing(content, witness)
             try:
                 answer = self._send("POST", path, outgoing, call=call, limit=self.timeout)
                 return gateway.parse_generation(answer, call=call)
-            except LumaError as error:
-                lost = isinstance(error, LumaConnectionError)
+            except Exception as error:
+                lost = not isinstance(error, LumaError) or isinstance(error, LumaConnectionError)
                 if outgoing.begun and (lost or getattr(error, "maybe_charged", False)):
                     raise LumaAmbiguousSubmission(
                         f"{error} The request went out, so it may have been accepted and charged: nobody can know.",
-                        status=error.status,
-                        code=error.code,
-                        request_id=error.request_id,
+                        status=getattr(error, "status", None),
+                        code=getattr(error, "code", None),
+                        request_id=getattr(error, "request_id", None),
                     ) from error
                 if outgoing.begun and witness:
                     witness.refused()
@@ -249,7 +249,6 @@ class LumaClient:
         import urllib3
 
         call = f"{call} at {urlsplit(self.url).netloc}"
-        deadline = time.monotonic() + limit
         # A connection that was idle may be dead, which a submission could not tell from an answer that was lost.
         session = self._new_session() if isinstance(content, _Outgoing) else self._session
         try:
@@ -262,33 +261,33 @@ class LumaClient:
                 allow_redirects=False,
                 stream=True,
             ) as answer:
-                body = self._received(answer, call=call, deadline=deadline)
+                body = self._received(answer, call=call, limit=limit)
                 return gateway.read_answer(answer.status_code, body, answer.headers, call=call)
         except requests.Timeout as error:
-            raise LumaConnectionError(f"{call}: no answer within {limit:.0f} s.") from error
+            raise LumaConnectionError(f"{call}: no answer within {limit:g} s.") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise LumaConnectionError(f"{call}: {_cause(error)}.") from error
-        except LumaApiError as error:
-            # A gateway may repeat the token that it refuses.
-            error.args = (str(error).replace(self._token, "***"),)
-            raise
+        except OSError as error:
+            raise LumaConnectionError(f"{call}: {error}.") from error
         finally:
             if isinstance(content, _Outgoing):
                 session.close()
 
-    @staticmethod
-    def _received(answer: requests.Response, *, call: str, deadline: float) -> bytes:
-        """Return the whole body, as long as it is neither too large nor too slow."""
+    def _received(self, answer: requests.Response, *, call: str, limit: float) -> bytes:
+        """Return the whole body, without the token in it, as long as it is neither too large nor too slow."""
         received = bytearray()
+        deadline = time.monotonic() + limit
         # As it comes: requests itself waits for a full chunk, however slowly that drips in. urllib3 1 knows no better.
         read = getattr(answer.raw, "read1", answer.raw.read)
         while part := read(64 * 1024, decode_content=True):
             received += part
             if len(received) > MAX_ANSWER_BYTES:
                 raise LumaServerError(f"{call}: answered with over 10 MiB, which was not read on.")
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline and answer.raw.length_remaining != 0:
                 raise LumaConnectionError(f"{call}: the answer took too long to come.")
-        return bytes(received)
+        # A gateway may repeat the token that it refuses. A word shorter than any token is a part of other words.
+        token = self._token.encode()
+        return bytes(received.replace(token, b"***") if len(token) >= 8 else received)
 
     @property
     def _session(self) -> requests.Session:
@@ -330,13 +329,6 @@ class _Outgoing(io.BytesIO):
             self._witness.sending()
         self.begun = True
         return super().read(size)
-
-
-def _encoded(body: Mapping[str, Any]) -> bytes:
-    try:
-        return json.dumps(body, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise LumaInvalidRequest(f"The request cannot be written as JSON: {error}.") from error
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

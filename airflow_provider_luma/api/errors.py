@@ -18,6 +18,7 @@ What can go wrong between a DAG and Luma.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class LumaError(Exception):
 
 
 class LumaConnectionError(LumaError):
-    """The gateway was never reached, so nothing was charged."""
+    """The gateway was never reached, or what it said to a question was lost; nothing was charged."""
 
 
 class LumaAmbiguousSubmission(LumaError):
@@ -115,7 +116,7 @@ class LumaGenerationFailed(LumaError):
     def __init__(self, generation: Generation) -> None:
         reason = generation.failure_reason or "the gateway gave no reason"
         self.generation = generation
-        self.moderated = "moderat" in reason.lower()
+        self.moderated = re.search("moderation|moderated|审核|违规|敏感", reason, re.IGNORECASE) is not None
         """Whether moderation refused the prompt or an image."""
         self.retry_may_help = not self.moderated
         advice = (

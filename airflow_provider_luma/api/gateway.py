@@ -11,6 +11,8 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -48,6 +50,7 @@ ARGUMENT_TYPES: Mapping[str, type] = {
 }
 EXTEND_ARGUMENTS = ("user_prompt", "expand_prompt", "image_url", "image_end_url", "notify_hook")
 PROMPT_LENGTH = range(3, 5001)
+LONGEST_RETRY_AFTER = 86400.0
 
 _STATES = {
     "pending": GenerationState.PENDING,
@@ -88,8 +91,9 @@ def gateway_url(host: str | None, *, schema: str | None = None, port: int | None
     try:
         parts = urlsplit(typed if "://" in typed else f"//{typed}")
         name, own_port = parts.hostname, parts.port
-    except ValueError as error:
-        raise LumaInvalidRequest(f"The host {typed!r} cannot be read: {error}.") from error
+    except ValueError:
+        # What was typed may hold a password, and so may the exception.
+        raise LumaInvalidRequest("The host cannot be read: it is no address, or its port is no number.") from None
     if parts.username is not None or parts.query or parts.fragment or not name or set(name) & set(" \\"):
         raise LumaInvalidRequest(
             "The host must look like gateway.example.com, https://gateway.example.com:8443 or "
@@ -166,7 +170,17 @@ def request_body(
             )
     if body.get("loop") is True and "image_end_url" in body:
         raise LumaInvalidRequest("loop does not go with image_end_url: a loop ends where it began.")
+    if not not_known_yet:
+        encode(body)
     return body
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """Return a body as it is sent; raise LumaInvalidRequest for what JSON cannot hold."""
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise LumaInvalidRequest(f"The request cannot be written as JSON: {error}.") from error
 
 
 def read_answer(status: int, content: bytes, headers: Mapping[str, str], *, call: str) -> Any:
@@ -215,7 +229,9 @@ def parse_generation(payload: Any, *, call: str, task_id: str | None = None) -> 
     states.sort(key=lambda known: (not known[0].terminal, known[0] is GenerationState.UNKNOWN))
     state, state_name = states[0] if states else (GenerationState.UNKNOWN, "")
 
-    found_id = _text(work.get("id")) or _text(row.get("task_id")) or (task_id if names else None)
+    own_id = _text(row.get("task_id")) or _text(work.get("id"))
+    # A gateway may nest the id that its own supplier knows; the one that was asked for is the one it answers to.
+    found_id = task_id if task_id and (own_id or names) else own_id
     if found_id is None:
         raise LumaServerError(f"{call}: answered with JSON that holds no generation.", status=200)
     video, video_raw = part("video"), part("video_raw")
@@ -241,8 +257,13 @@ def parse_generations(payload: Any, *, call: str) -> dict[str, Generation]:
     """Return the generations of a query-many answer by their ids; raise LumaServerError where it is no list."""
     if not isinstance(payload, list):
         raise LumaServerError(f"{call}: answered with JSON that is no list of generations.", status=200)
-    generations = [parse_generation(item, call=call) for item in payload]
-    return {generation.id: generation for generation in generations}
+    generations: dict[str, Generation] = {}
+    for item in payload:
+        # What cannot be read is as good as left out, and does not blind us to the others.
+        with suppress(LumaServerError):
+            generation = parse_generation(item, call=call)
+            generations[generation.id] = generation
+    return generations
 
 
 def parse_state(name: str) -> GenerationState:
@@ -266,7 +287,8 @@ def _error(
     """Return the error for an answer, by ``meant`` where the body says another status than HTTP does."""
     code, text = _described(payload)
     meant = meant or status
-    detailed = "detail" in _object(payload)
+    # Only with these two statuses is this body known to be the gateway's own refusal, and not something before it.
+    detailed = "detail" in _object(payload) and status in (401, 500)
     kind: type[LumaApiError]
     if meant == 402 or code == "insufficient_user_quota":
         kind = LumaQuotaError
@@ -276,7 +298,7 @@ def _error(
         kind = LumaAuthenticationError
     elif meant == 429:
         kind = LumaRateLimited
-    elif meant >= 500:
+    elif meant >= 500 or meant == 408:
         kind = LumaServerError
     elif meant >= 300:
         kind = LumaInvalidRequest
@@ -286,8 +308,7 @@ def _error(
     said = ", ".join(dict.fromkeys(filter(None, (code, text)))) or _glimpse(content)
     advice = _ADVICE.get(kind, "")
     if 300 <= status < 400:
-        target = urlsplit(headers.get("Location", ""))
-        said = f"a redirect to {target.scheme}://{target.hostname}, which is not followed"
+        said = f"a redirect{_to_host(headers.get('Location', ''))}, which is not followed"
         advice = "Set the host to the gateway's own address."
     elif kind is LumaNotFound and code is None:
         advice = "Is the host a Luma gateway, with its path where it has one?"
@@ -300,7 +321,7 @@ def _error(
     if isinstance(error, LumaRateLimited):
         error.retry_after = _seconds_until(headers.get("Retry-After"))
     if isinstance(error, LumaServerError):
-        error.maybe_charged = status >= 500 and not detailed
+        error.maybe_charged = status >= 400 and not detailed
     return error
 
 
@@ -316,7 +337,19 @@ def _described(payload: Any) -> tuple[str | None, str | None]:
 
 
 def _speaks_of_token(text: str | None) -> bool:
-    return any(word in (text or "").lower() for word in ("token", "api key", "unauthorized"))
+    words = (
+        r"unauthori[sz]ed|(invalid|bad|missing|expired|no) (api )?(key|token)|(key|token) is (invalid|missing|expired)"
+    )
+    return re.search(words, text or "", re.IGNORECASE) is not None
+
+
+def _to_host(location: str) -> str:
+    """Return where a redirect leads, without its path and query, which may hold a secret."""
+    with suppress(ValueError):
+        target = urlsplit(location)
+        if target.hostname:
+            return f" to {target.scheme}://{target.hostname}"
+    return ""
 
 
 def _glimpse(content: bytes) -> str:
@@ -334,17 +367,18 @@ def _shortened(text: str | None) -> str | None:
 
 
 def _seconds_until(retry_after: str | None) -> float | None:
-    """Return the seconds that a Retry-After header means, given as seconds or as a date."""
+    """Return the seconds that a Retry-After header means, given as seconds or as a date: a day at most."""
     if not retry_after:
         return None
     try:
-        return max(0.0, _number(float(retry_after)) or 0.0)
+        seconds = _number(float(retry_after)) or 0.0
     except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - pendulum.now("UTC").timestamp())
-    except (ValueError, OverflowError):
-        return None
+        try:
+            moment = parsedate_to_datetime(retry_after)
+        except (ValueError, OverflowError):
+            return None
+        seconds = (moment.replace(tzinfo=moment.tzinfo or timezone.utc) - datetime.now(timezone.utc)).total_seconds()
+    return min(max(0.0, seconds), LONGEST_RETRY_AFTER)
 
 
 def _object(value: Any) -> Mapping[str, Any]:
@@ -378,5 +412,6 @@ def _time(value: Any) -> DateTime | None:
             return pendulum.from_timestamp(number / 1000 if number > 1e11 else number)
         parsed = pendulum.parse(value) if isinstance(value, str) else None
         return parsed.in_timezone("UTC") if isinstance(parsed, pendulum.DateTime) and parsed.year > 1 else None
-    except (ValueError, OverflowError, OSError):
+    except (TypeError, ValueError, OverflowError, OSError):
+        # pendulum has a TypeError for some strings that look like a time.
         return None

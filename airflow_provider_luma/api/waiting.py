@@ -17,7 +17,7 @@ from airflow_provider_luma.api.gateway import parse_state
 from airflow_provider_luma.api.generation import Generation, GenerationState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 UNKNOWN_ID_GRACE = 60.0
 """Seconds for which a gateway may not know an id that it gave out itself."""
@@ -47,8 +47,8 @@ class Wait:
     :param generation_id: what is waited for.
     :param target_state: the state to wait for, or several.
     :param log: where to say what changed: each change once.
-    :param unknown_for: seconds for which the gateway has not known the id already.
-    :param clock: returns seconds.
+    :param memory: what :attr:`memory` of an earlier process's part of this wait was.
+    :param clock: returns seconds since any moment that is the same for all who share a memory.
     """
 
     def __init__(
@@ -57,19 +57,24 @@ class Wait:
         target_state: Any = GenerationState.COMPLETED,
         *,
         log: Any,
-        unknown_for: float = 0.0,
-        clock: Callable[[], float] = time.monotonic,
+        memory: Mapping[str, Any] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.generation_id = generation_id
         self._targets = parse_states(target_state)
         self._log = log
         self._clock = clock
-        self._state_name: str | None = None
-        self._unknown_since = clock() - unknown_for
+        self._state_name: str | None = (memory or {}).get("state")
+        self._unknown_since: float | None = (memory or {}).get("unknown_since")
         self._refused_since = 0.0
         self._refusals = 0
         self._errors = 0
         self._retry_after = 0.0
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What the next process has to know that goes on with this wait, as JSON types."""
+        return {"state": self._state_name, "unknown_since": self._unknown_since}
 
     def saw(self, seen: Generation | LumaError) -> Generation | None:
         """
@@ -86,7 +91,7 @@ class Wait:
         if self._errors:
             self._log.info("Generation %s can be asked about again.", self.generation_id)
         self._errors = self._refusals = 0
-        self._unknown_since = self._clock()
+        self._unknown_since = None
         self._note_state(seen)
         if seen.state in self._targets:
             return seen
@@ -104,7 +109,7 @@ class Wait:
     def pause(self, poll_interval: float) -> float:
         """Return the seconds to the next look: longer while there is trouble, and at least what the gateway asked."""
         backed_off = poll_interval * 2.0 ** min(self._errors, 10)
-        return max(self._retry_after, min(backed_off, max(poll_interval, LONGEST_PAUSE)))
+        return max(min(self._retry_after, 3600.0), min(backed_off, max(poll_interval, LONGEST_PAUSE)))
 
     def _note_state(self, seen: Generation) -> None:
         self._retry_after = 0.0
@@ -122,8 +127,12 @@ class Wait:
 
     def _saw_error(self, error: LumaError) -> None:
         now = self._clock()
-        if isinstance(error, LumaNotFound) and now - self._unknown_since >= UNKNOWN_ID_GRACE:
-            raise error
+        if isinstance(error, LumaNotFound):
+            self._unknown_since = now if self._unknown_since is None else self._unknown_since
+            if now - self._unknown_since >= UNKNOWN_ID_GRACE:
+                raise error
+        else:
+            self._unknown_since = None
         if isinstance(error, LumaAuthenticationError):
             self._refused_since = self._refused_since if self._refusals else now
             self._refusals += 1

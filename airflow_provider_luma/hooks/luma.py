@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook, mask_secret
 
 from airflow_provider_luma.api import (
     LumaApiError,
@@ -126,8 +127,10 @@ class LumaHook(BaseHook):
             if error.code:
                 return True, f"{client.url} is a Luma gateway and takes the token."
             return False, f"{client.url} answers, but is no Luma gateway: check the host, and its path."
+        except LumaInvalidRequest as error:
+            return False, str(error)
         except LumaAuthenticationError as error:
-            return False, f"The token is refused: {error}"
+            return False, f"The token is refused: {error}" if error.status else str(error)
         except LumaConnectionError as error:
             return False, f"The host cannot be reached: {error}"
         except LumaApiError as error:
@@ -164,6 +167,7 @@ class LumaHook(BaseHook):
             self.log.warning(
                 "The connection %r sends its API token to %s unencrypted: use https.", self.luma_conn_id, url
             )
+        mask_secret(token)
         return LumaClient(url, token, timeout=timeout, verify=verify, patience=self.patience)
 
 
@@ -201,4 +205,9 @@ def _parse_verify(value: Any) -> bool | str:
         return value
     if not isinstance(value, str):
         raise LumaInvalidRequest(f"the extra 'verify' must be true, false or a path, got {value!r:.40}.")
-    return {"true": True, "false": False}.get(value.lower(), value)
+    parsed = {"true": True, "false": False}.get(value.lower(), value)
+    if isinstance(parsed, str) and not Path(parsed).exists():
+        raise LumaInvalidRequest(
+            f"the extra 'verify' must be true, false or the path of a CA bundle, got {value!r:.80}."
+        )
+    return parsed

@@ -61,19 +61,24 @@ class _SubmittingOperator(BaseOperator):
         self.poll_interval = poll_interval
         self.on_ambiguous_submission = on_ambiguous_submission
         self._submitted: str | None = None
+        self._submission: Submission | None = None
+        # Not when it is done but when Airflow has taken note: until then it may still fail, and be tried again.
+        self.on_success_callback = [*self.on_success_callback, remember_success]
 
     def execute(self, context: Context) -> str:
         """Submit, or go on with what an earlier try submitted; push the task id, and wait where that was asked for."""
         hook = LumaHook(self.luma_conn_id)
         with failing_for_good():
-            submission = Submission(context, self._request(), self.log)
+            self._submission = submission = Submission(context, self._request(), self.log)
             resubmit = self.on_ambiguous_submission == "resubmit"
-            generation_id = submission.taken_up(hook, resubmit=resubmit) or self._submit_now(context, hook, submission)
+            # One look is enough here: who cannot be asked now is waited for.
+            asking = LumaHook(self.luma_conn_id, patience=0)
+            generation_id = submission.taken_up(asking, resubmit=resubmit)
+            generation_id = generation_id or self._submit_now(context, hook, submission)
         self._submitted = generation_id
         if self.do_xcom_push:
             context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=generation_id)
         if not self.wait_for_completion:
-            remember_success(context)
             return generation_id
         if self.deferrable:
             self.defer(
@@ -94,7 +99,11 @@ class _SubmittingOperator(BaseOperator):
             return self._finish(context, generation_from(event))
 
     def on_kill(self) -> None:
-        """Say what goes on when this task does not."""
+        """Say what goes on when this task does not, and let no submission begin any more."""
+        if self._submission:
+            self._submission.stopped = True
+            if self._submission.under_way:
+                self.log.warning("A submission has left and its answer has not come: it may be charged.")
         if self._submitted:
             self.log.warning(STILL_GOING, self._submitted)
 
@@ -103,7 +112,6 @@ class _SubmittingOperator(BaseOperator):
             self.log.warning("Generation %s is completed, but the gateway gives no URL of its video.", generation.id)
         if self.do_xcom_push:
             context["ti"].xcom_push(key="generation", value=generation.as_dict())
-        remember_success(context)
         return generation.id
 
     def _submit_now(self, context: Context, hook: LumaHook, submission: Submission) -> str:
@@ -141,11 +149,13 @@ class _SubmittingOperator(BaseOperator):
         return request_body(self._given(), self.extra_body)
 
     def _given(self) -> dict[str, Any]:
-        """Return the request's arguments; a template that says True or False in words means it."""
+        """Return the request's arguments; a template that says True, False or None in words means it."""
         words = {"true": True, "false": False}
         given = {name: getattr(self, name) for name in self.arguments}
         for name, value in given.items():
-            if ARGUMENT_TYPES[name] is bool and isinstance(value, str):
+            if value == "None":
+                given[name] = None
+            elif ARGUMENT_TYPES[name] is bool and isinstance(value, str):
                 given[name] = words.get(value.strip().lower(), value)
         return given
 

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 STORE_KEY = "luma_submission"
 
 WAYS_ON = (
-    "Look at the account's usage at the gateway. If it was not charged, or a second charge is fine: delete the key "
-    f'{STORE_KEY} in the task instance\'s Storage tab and clear the task, or set on_ambiguous_submission="resubmit". '
-    "If it was charged: add its task id to that key as generation_id and clear the task, which then goes on with it."
+    "Look at the account's usage at the gateway, and for a task id in the log of the try before. If it was not charged "
+    f"or a second charge is fine, delete the key {STORE_KEY} in the task instance's Storage tab and clear the task, or "
+    'set on_ambiguous_submission="resubmit". If it was charged, add its task id to that key as generation_id and clear '
+    "the task, which then goes on with it."
 )
 
 
@@ -33,8 +34,8 @@ class Submission:
 
     It is kept in Airflow's task state store, which survives both a retry and a clear: ``generation_id`` (missing from
     the moment before the request leaves until its answer came), ``request`` (a digest of it), ``submitted_at``,
-    ``succeeded``, and ``max_tries``. That is how a clear is told from an automatic retry: Airflow raises a task's
-    ``max_tries`` when a person clears it and leaves it alone otherwise.
+    ``succeeded``, and ``max_tries``. A task that succeeded runs again only when a person clears it; one that did not,
+    when a person clears it or by itself, and what tells these two apart is that a clear raises ``max_tries``.
 
     Airflow before 3.3 has no such store; nothing is remembered there.
 
@@ -49,6 +50,10 @@ class Submission:
         self._log = log
         self._digest = digest(request)
         self._earlier = _read(self._store)
+        self.under_way = False
+        """Whether the request has left and its answer has not come."""
+        self.stopped = False
+        """Whether the task was told to stop, so that nothing may leave any more."""
 
     def taken_up(self, hook: LumaHook, *, resubmit: bool) -> str | None:
         """
@@ -76,7 +81,7 @@ class Submission:
                 generation_id or "unknown",
             )
             return None
-        if earlier.get("succeeded") and cleared:
+        if earlier.get("succeeded"):
             self._log.info(
                 "This task had succeeded with generation %s and was cleared: submitting anew.", generation_id
             )
@@ -101,15 +106,19 @@ class Submission:
         """
         Remember that the request is about to leave.
 
-        :raises LumaError: another process of this task came first. Airflow starts one, say, when it has lost sight
-            of this one after a crash of the scheduler.
+        :raises LumaError: the task was told to stop; or another process of it came first, which Airflow starts when
+            it has lost sight of this one, say after a crash of the scheduler.
         """
+        if self.stopped:
+            raise LumaError("This task was told to stop; nothing was sent.")
         if _read(self._store) != self._earlier:
             raise LumaError("Another process of this task is submitting or has submitted; nothing was sent.")
         self._remember({"request": self._digest, "submitted_at": _now()})
+        self.under_way = True
 
     def refused(self) -> None:
         """Forget that, for it surely was not accepted."""
+        self.under_way = False
         if self._store is not None:
             if self._earlier:
                 self._store.set(STORE_KEY, self._earlier)
@@ -118,21 +127,21 @@ class Submission:
 
     def accepted(self, generation_id: str) -> None:
         """Remember the generation that it became."""
+        self.under_way = False
         self._remember({"generation_id": generation_id, "request": self._digest, "submitted_at": _now()})
 
     def _is_over(self, generation_id: str, hook: LumaHook, *, cleared: bool) -> bool:
         """Say whether there is nothing to go on with, so that submitting anew is what the task is there for."""
         try:
             generation = hook.get_generation(generation_id)
-        except LumaNotFound:
+        except LumaNotFound as error:
             # Only a person can know that it is gone for good; a gateway may have lost it for a moment.
-            gone = cleared and _age(self._earlier) > UNKNOWN_ID_GRACE
+            gone = cleared and error.code is not None and _age(self._earlier) > UNKNOWN_ID_GRACE
             if gone:
                 self._log.warning("The gateway no longer knows generation %s: submitting anew.", generation_id)
             return gone
-        except LumaError as error:
-            if not error.retry_may_help:
-                raise
+        except LumaError:
+            # Whoever waits for it will see.
             return False
         if generation.state is not GenerationState.FAILED:
             return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -67,10 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     url = address(listener)
     token = "the one you gave" if options["token"] else "any"
-    print(f"Luma sandbox on {url} · token: {token} · {url}/sandbox shows what happens", flush=True)
-    if not is_loopback(host):
-        print(f"Warning: others on the network can reach {url}", file=sys.stderr)
+    # A shell has what it runs in the background ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
+        print(f"Luma sandbox on {url} · token: {token} · {url}/sandbox shows what happens", flush=True)
+        if not is_loopback(host):
+            print(f"Warning: others on the network can reach {url}", file=sys.stderr)
         make_server(create_app(Settings(**options))).run(sockets=[listener])
     return 0
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_luma.api import Generation, GenerationState
+
+STORE_KEY = "luma_wait"
 
 
 class LumaGenerationSensor(BaseSensorOperator):
@@ -66,6 +69,7 @@ class LumaGenerationSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self._hook: LumaHook | None = None
         self._wait: Wait | None = None
+        self._not_before = 0.0
         with failing_for_good():
             if not is_template(target_state):
                 parse_states(target_state)
@@ -84,12 +88,14 @@ class LumaGenerationSensor(BaseSensorOperator):
                     self.generation_id, self.luma_conn_id, self.poke_interval, target_state=self.target_state
                 ),
                 method_name=self.execute_complete.__name__,
-                timeout=min(limit for limit in limits if limit),
+                timeout=min(limit for limit in limits if limit is not None),
             )
         return super().execute(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
+        if time.monotonic() < self._not_before:
+            return PokeReturnValue(is_done=False)
         with failing_for_good(LumaGenerationFailed):
             hook, wait = self._begun(context)
             try:
@@ -102,6 +108,9 @@ class LumaGenerationSensor(BaseSensorOperator):
             except LumaError as error:
                 seen = error
             generation = wait.saw(seen)
+        if isinstance(seen, LumaError):
+            self._not_before = time.monotonic() + wait.pause(self.poke_interval)
+        self._remember(context, wait)
         return PokeReturnValue(is_done=generation is not None, xcom_value=generation and generation.as_dict())
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
@@ -122,11 +131,22 @@ class LumaGenerationSensor(BaseSensorOperator):
     def _begun(self, context: Context) -> tuple[LumaHook, Wait]:
         """Return what this process looks with and what it has seen, from the first look on."""
         if self._hook is None or self._wait is None:
-            since = context["ti"].get_first_reschedule_date(context) if self.reschedule else None
-            unknown_for = (datetime.now(timezone.utc) - since).total_seconds() if since else 0.0
+            # A sensor that is rescheduled is another process at each look. Before Airflow 3.3 it begins anew.
+            store = context.get("task_state_store") if self.reschedule else None
+            memory = store.get(STORE_KEY) if store is not None else None
             self._hook = LumaHook(self.luma_conn_id)
-            self._wait = Wait(self.generation_id, self.target_state, log=self.log, unknown_for=unknown_for)
+            self._wait = Wait(
+                self.generation_id,
+                self.target_state,
+                log=self.log,
+                memory=memory if isinstance(memory, dict) else None,
+            )
         return self._hook, self._wait
+
+    def _remember(self, context: Context, wait: Wait) -> None:
+        store = context.get("task_state_store") if self.reschedule else None
+        if store is not None:
+            store.set(STORE_KEY, {**wait.memory, "generation_id": self.generation_id})
 
 
 def _check_one_id(generation_id: Any) -> None:

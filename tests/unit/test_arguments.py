@@ -124,6 +124,7 @@ def test_host(typed, url):
         "ftp://example.com",
         "a b",
         "x:port",
+        "https://user:pass@x:port",
         "https://",
     ],
 )

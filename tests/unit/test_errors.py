@@ -92,6 +92,9 @@ def test_unreadable(content):
         (503, b'{"code": "busy", "message": "busy", "data": null}', True),
         (500, b'{"detail": "the model is broken"}', False),
         (200, b'{"code": 500, "message": "no channel", "data": null}', False),
+        (502, b'{"detail": "Bad Gateway"}', True),
+        (504, b'{"detail": "invalid token < in JSON"}', True),
+        (408, HTML, True),
     ],
 )
 def test_charged(status, content, maybe):
@@ -118,6 +121,12 @@ def test_retry_after_date():
     assert 50 < refused(429, HTML, {"Retry-After": soon}).retry_after <= 60
 
 
+@pytest.mark.parametrize("header", ["99999999999999", "Fri, 01 Jan 2999 00:00:00 GMT"])
+def test_retry_after_for_ever(header):
+    """A wait that no one would wait is a day."""
+    assert refused(429, HTML, {"Retry-After": header}).retry_after == 86400
+
+
 @pytest.mark.parametrize("header", [None, "", "soon", "-5", "nan", "Thu, 01 Jan 1970 00:00:00 GMT"])
 def test_retry_after_nonsense(header):
     """Or missing, past or nonsense, which asks for no wait."""
@@ -129,6 +138,17 @@ def test_redirect():
     error = refused(302, b"", {"Location": "https://login.example.net/path?token=x"})
     assert "https://login.example.net," in str(error)
     assert "path" not in str(error)
+
+
+@pytest.mark.parametrize("location", ["/login", "", "http://[x"])
+def test_redirect_to_nowhere(location):
+    """Or says nothing of it, where there is no host in it."""
+    assert "a redirect, which is not followed" in str(refused(302, b"", {"Location": location}))
+
+
+def test_words_of_a_refusal():
+    """A refusal that speaks of tokens is not therefore about the API token."""
+    assert type(refused(400, b'{"detail": "the prompt has too many tokens"}')) is LumaInvalidRequest
 
 
 def test_request_id():

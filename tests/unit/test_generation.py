@@ -139,6 +139,18 @@ def test_row_outlives_generation():
     assert generation.failure_reason == "timed out"
 
 
+def test_suppliers_id():
+    """Of two ids, the gateway's own is the generation's."""
+    row = {"task_id": "x", "status": "IN_PROGRESS", "data": {"id": "supplier-9", "state": "processing"}}
+    assert parse_generation(row, call="Asking").id == "x"
+    assert parse_generation(row["data"], call="Asking", task_id="x").id == "x"
+
+
+def test_bad_row():
+    """A row that cannot be read does not hide the others."""
+    assert set(parse_generations([None, {}, {"id": "x", "state": "pending"}, 7], call="Asking")) == {"x"}
+
+
 def test_id_left_out():
     """An answer with a state and without an id is about the generation that was asked for."""
     assert parse_generation({"state": "pending"}, call="Asking", task_id="x").id == "x"
@@ -154,6 +166,7 @@ def test_id_left_out():
         ("2026-01-15T10:30:00+01:00", pendulum.datetime(2026, 1, 15, 9, 30)),
         ("0001-01-01T00:00:00Z", None),
         ("yesterday", None),
+        ("64:", None),
         (float("inf"), None),
         (None, None),
     ],
@@ -192,7 +205,9 @@ NAMES = st.sampled_from(
     artifact url width height duration created_at estimate_wait_seconds request_id""".split()  # noqa: SIM905
 )
 SHAPED = st.recursive(
-    JSON | st.sampled_from(["success", "pending", "SUCCESS", 0, 200, 429, 500, "0001-01-01T00:00:00Z", 1e300]),
+    JSON
+    | st.from_regex(r"[0-9:TZW.+-]{1,26}", fullmatch=True)
+    | st.sampled_from(["success", "pending", "SUCCESS", 0, 200, 429, 500, "0001-01-01T00:00:00Z", 1e300]),
     lambda parts: st.dictionaries(NAMES, parts, max_size=6) | st.lists(parts, max_size=3),
     max_leaves=15,
 )

@@ -124,10 +124,27 @@ def test_unknown_id_again(begin, clock):
     assert wait.saw(LumaNotFound("no such id")) is None
 
 
-def test_unknown_id_for_long(begin):
-    """And ends at once for one that has waited elsewhere before."""
+def test_unknown_id_after_trouble(begin, clock):
+    """It begins when the id is first unknown, however long the gateway was in trouble before."""
+    wait = begin()
+    for _ in range(10):
+        wait.saw(LumaConnectionError("down"))
+        clock.now += 60
+    assert wait.saw(LumaNotFound("no such id")) is None
+
+
+def test_memory(begin, clock, caplog):
+    """A wait goes on in another process with what the first has seen."""
+    first = begin()
+    first.saw(generation("pending"))
+    first.saw(LumaNotFound("no such id"))
+    clock.now += 61
+    caplog.clear()
+    second = begin(memory=first.memory)
+    assert second.saw(generation("pending")) is None
+    assert caplog.messages == []
     with pytest.raises(LumaNotFound):
-        begin(unknown_for=61).saw(LumaNotFound("no such id"))
+        begin(memory=first.memory).saw(LumaNotFound("no such id"))
 
 
 def test_token_refused(begin, clock):

@@ -78,6 +78,7 @@ def test_no_token(password, connect):
         ({"extra": {"timeout": "soon"}}, "'timeout' must be a number of seconds"),
         ({"extra": {"timeout": 0}}, "'timeout' must be a number of seconds"),
         ({"extra": {"verify": 3}}, "'verify' must be true, false or a path"),
+        ({"host": "https://:secret@[example.com"}, "host cannot be read"),
     ],
 )
 def test_bad_fields(fields, message, connect):
@@ -87,11 +88,15 @@ def test_bad_fields(fields, message, connect):
         LumaHook().get_conn()
 
 
-def test_extras(connect):
-    """The path of a CA bundle is kept as it is."""
-    connect(password=TOKEN, extra={"timeout": "12.5", "verify": "/etc/ca.pem"})
+def test_extras(connect, tmp_path):
+    """The path of a CA bundle is kept as it is, if it leads to one."""
+    bundle = tmp_path / "ca.pem"
+    connect(password=TOKEN, extra={"timeout": "12.5", "verify": str(bundle)})
+    with pytest.raises(LumaInvalidRequest, match="the path of a CA bundle"):
+        LumaHook().get_conn()
+    bundle.touch()
     client = LumaHook().get_conn()
-    assert (client.timeout, client.verify) == (12.5, "/etc/ca.pem")
+    assert (client.timeout, client.verify) == (12.5, str(bundle))
 
 
 @pytest.mark.parametrize(("host", "warned"), [("http://gateway.example.com", True), ("http://localhost:1", False)])

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_luma.api import LumaError, LumaGenerationFailed, LumaNotFound, waiting
+from airflow_provider_luma.api.waiting import Wait
 from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGenerateVideoOperator
 from airflow_provider_luma.sandbox import Sandbox
@@ -159,6 +160,24 @@ class TestGenerate:
         operator.loop = "True"
         run(operator, ti)
         assert sandbox.report()["generations"][0]["body"]["loop"] is True
+
+    def test_rendered_none(self, connection, sandbox, ti):
+        """A template that rendered to None in words is left out, and is no prompt."""
+        operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, image_url="{{ params.image }}")
+        operator.image_url = "None"
+        run(operator, ti)
+        assert sandbox.report()["generations"][0]["body"] == {"user_prompt": PROMPT}
+        operator = LumaGenerateVideoOperator(task_id="submit", user_prompt="{{ params.prompt }}")
+        operator.user_prompt = "None"
+        with pytest.raises(AirflowFailException, match="needs a user_prompt"):
+            run(operator, ti)
+
+    def test_not_json(self, connection, ti):
+        """What JSON cannot hold fails the task for good."""
+        operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, extra_body="{{ params.body }}")
+        operator.extra_body = {"at": datetime.now(timezone.utc)}
+        with pytest.raises(AirflowFailException, match="cannot be written as JSON"):
+            run(operator, ti)
 
     def test_rendered_wrong(self, connection, sandbox, ti):
         """What a template rendered to is checked when the task runs, before anything is sent."""
@@ -331,17 +350,48 @@ class TestSensor:
             run(sensor, ti)
         assert caught.value.timeout == timedelta(minutes=5)
 
-    def test_bad_token(self, connect, sandbox):
+    def test_no_time(self, submitted, ti):
+        """A time-out of nothing is one."""
+        sensor = LumaGenerationSensor(task_id="wait", generation_id=submitted(), deferrable=True, timeout=0)
+        with pytest.raises(TaskDeferred) as caught:
+            run(sensor, ti)
+        assert caught.value.timeout == timedelta(0)
+
+    def test_retry_after(self, connection, sandbox, ti):
+        """A sensor that pokes does not ask again before the gateway wants it to."""
+        sandbox.weather(status={"429": 1})
+        sensor = LumaGenerationSensor(task_id="wait", generation_id="x", poke_interval=100)
+        sensor._hook = LumaHook(patience=0)
+        sensor._wait = Wait("x", log=logging.getLogger("test"))
+        assert not sensor.poke({"ti": ti})
+        asked = sandbox.report()["requests"]
+        assert not sensor.poke({"ti": ti})
+        assert sandbox.report()["requests"] == asked
+
+    def test_rescheduled_log(self, connect, capsys, caplog):
+        """A sensor that is rescheduled says each change of state once, where Airflow can remember it."""
+        with Sandbox(seconds=60) as sandbox:
+            connect(host=sandbox.url, password=TOKEN)
+            generation_id = LumaHook().submit(PROMPT).id
+            rows = {}
+
+            class Store:
+                get = rows.get
+                set = rows.__setitem__
+
+            with caplog.at_level(logging.INFO):
+                for _ in range(3):
+                    sensor = LumaGenerationSensor(task_id="wait", generation_id=generation_id, mode="reschedule")
+                    assert not sensor.poke({"ti": TaskInstance(), "task_state_store": Store()})
+        assert (capsys.readouterr().out or caplog.text).count(f"Generation {generation_id} is pending.") == 1
+
+    def test_bad_token(self, connect, sandbox, ti):
         """A sensor that is rescheduled fails for good on a bad token: it could not count refusals."""
         connect(host=sandbox.url, password="wrong")
 
-        class Rescheduled(TaskInstance):
-            def get_first_reschedule_date(self, context):
-                return None
-
         sensor = LumaGenerationSensor(task_id="wait", generation_id="x", mode="reschedule")
         with pytest.raises(AirflowFailException, match="Check the token"):
-            run(sensor, Rescheduled())
+            sensor.poke({"ti": ti})
 
 
 class TestTrigger:

@@ -718,6 +718,6 @@ def test_open_to_the_network():
     process, line = start("--port", "0", "--host", "0.0.0.0")  # noqa: S104
     with process:
         assert line.startswith("Luma sandbox on http://0.0.0.0:")
+        assert process.stderr.readline().startswith("Warning: ")
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
-        assert process.stderr.read().startswith("Warning: ")

@@ -20,6 +20,7 @@ from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGenerateVideoOperator
 from airflow_provider_luma.operators.submission import STORE_KEY, digest
 from airflow_provider_luma.sandbox import Sandbox
+from tests.wire.test_client import far_end
 
 TOKEN = "marked-token-4711"
 PROMPT = "A paper boat crosses a puddle"
@@ -59,6 +60,7 @@ class Task:
         self.start_date = datetime.now(timezone.utc)
         self.arguments = {"user_prompt": PROMPT, **arguments}
         self.xcoms = {}
+        self.fails_afterwards = None
 
     def xcom_push(self, key, value):
         self.xcoms[key] = value
@@ -68,7 +70,13 @@ class Task:
         self.try_number += 1
         self.xcoms = {}
         task = operator(task_id="submit", poll_interval=0.05, **{**self.arguments, **changed})
-        return task.execute({"ti": self, "task_state_store": self.store})
+        context = {"ti": self, "task_state_store": self.store}
+        returned = task.execute(context)
+        if self.fails_afterwards:
+            raise self.fails_afterwards
+        for callback in task.on_success_callback:
+            callback(context)
+        return returned
 
     def clear(self):
         """Do what Airflow does when a person clears the task."""
@@ -108,14 +116,24 @@ class TestTable:
         assert task.xcoms["return_value"] == submitted
         assert charged() == 1
 
-    def test_killed_in_success(self, store, charged):
-        """A try that was killed when it had just succeeded, too."""
-        task = Task(store)
-        store.kill_after = lambda record: record.get("succeeded")
-        with pytest.raises(Killed):
+    @pytest.mark.parametrize("cleared", [False, True])
+    def test_failed_afterwards(self, cleared, store, charged):
+        """So is one that had all it wanted and failed after that, say in pushing its XCom, even if it is cleared."""
+        task = Task(store, wait_for_completion=True)
+        task.fails_afterwards = OSError("no room for XComs")
+        with pytest.raises(OSError, match="no room"):
             task.run()
+        task.fails_afterwards = None
+        if cleared:
+            task.clear()
         assert task.run() == store.get(STORE_KEY)["generation_id"]
         assert charged() == 1
+
+    def test_success_callback(self, store):
+        """A callback of the user's own is called all the same."""
+        called = []
+        Task(store, on_success_callback=called.append).run()
+        assert len(called) == 1
 
     @pytest.mark.usefixtures("impatient")
     def test_polling_fails(self, store, charged, sandbox):
@@ -214,6 +232,19 @@ class TestTable:
 
 @pytest.mark.usefixtures("connection")
 class TestNobodyKnows:
+    @pytest.mark.parametrize("status", [502, 503, 504])
+    def test_detail_of_a_proxy(self, status, store, connect):
+        """A proxy's JSON is no answer of the gateway's, whatever it says."""
+        body = b'{"detail": "unexpected token < in JSON, Gateway Timeout"}'
+        answer = b"HTTP/1.1 %d x\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body)) + body
+        with far_end(answer, answer) as (url, requests):
+            connect(host=url, password=TOKEN)
+            task = Task(store)
+            for _ in range(2):
+                with pytest.raises(AirflowFailException, match="charged"):
+                    task.run()
+            assert len(requests) == 1
+
     @pytest.mark.parametrize("word", ["[drop]", "[html]", "[500]"])
     def test_no_answer(self, word, store, sandbox):
         """A submission without a readable answer fails the task for good, now and at every later try."""
@@ -361,6 +392,34 @@ class TestGone:
             store.set(STORE_KEY, {**record, "submitted_at": "2026-01-01T00:00:00+00:00"})
             assert task.run()
             assert other.report()["charged"] == 1
+
+    def test_no_such_call(self, connect, store, sandbox):
+        """A page of a host that has no such call says nothing about the generation."""
+        connect(host=sandbox.url, password=TOKEN)
+        task = Task(store, wait_for_completion=True, deferrable=True)
+        with pytest.raises(TaskDeferred):
+            task.run()
+        submitted = task.xcoms["return_value"]
+        store.set(STORE_KEY, {**store.get(STORE_KEY), "submitted_at": "2026-01-01T00:00:00+00:00"})
+        connect(host=f"{sandbox.url}/elsewhere", password=TOKEN)
+        task.clear()
+        with pytest.raises(TaskDeferred):
+            task.run()
+        assert task.xcoms["return_value"] == submitted
+        assert sandbox.report()["charged"] == 1
+
+
+class TestStopped:
+    @pytest.mark.usefixtures("connection")
+    def test_before(self, store, charged, monkeypatch):
+        """A task that is told to stop submits nothing any more."""
+        operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT)
+        monkeypatch.setattr(operator, "_submit_now", lambda *args: (operator.on_kill(), submit_now(*args))[1])
+        submit_now = type(operator)._submit_now.__get__(operator)
+        with pytest.raises(LumaError, match="told to stop; nothing was sent"):
+            operator.execute({"ti": Task(store), "task_state_store": store})
+        assert store.rows == {}
+        assert charged() == 0
 
 
 class TestStore:
