@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TOKEN = "marked-token-4711-of-the-system-tests"
 REFUSED_TOKEN = "marked-token-0815-that-is-refused"
+UNREACHABLE_TOKEN = "marked-token-1234-that-goes-nowhere"
 
 
 @pytest.fixture(scope="session")
@@ -32,4 +33,5 @@ def deployment(sandbox, tmp_path_factory) -> Iterator[Deployment]:
     with Deployment(home, here.parents[1] / "example_dags", here / "dags") as deployment:
         deployment.add_connection("luma_default", conn_type="luma", host=sandbox.url, password=TOKEN)
         deployment.add_connection("luma_refused", conn_type="luma", host=sandbox.url, password=REFUSED_TOKEN)
+        deployment.add_connection("luma_unreachable", conn_type="luma", host="127.0.0.1:1", password=UNREACHABLE_TOKEN)
         yield deployment

@@ -96,6 +96,16 @@ def test_killed_after_submitting(start, prompt, bills):
     assert run.xcom() == submitted
 
 
+def test_failed_afterwards(start, prompt, bills):
+    """A task that had its generation and failed after that, and is cleared: the same generation."""
+    run = start("afterwards", prompt)
+    assert run.ended() == "failed"
+    submitted = run.until_paid(bills, prompt)
+    run.clear()
+    run.until(state="success", try_number=2)
+    assert bills(prompt) == [submitted] == [run.xcom()]
+
+
 @pytest.mark.parametrize("way", ["deferred", "mapped"])
 def test_triggerer_killed(way, start, prompt, bills, deployment):
     """A triggerer that is killed and restarted: nothing is submitted, the wait goes on, and no try is used up."""
@@ -125,7 +135,10 @@ def test_failed(start, prompt, bills):
     run = start("worker", f"{prompt} [fail]")
     run.deployment.wait_for(lambda: len(bills(prompt)) >= 2, 60)
     run.mark("failed")
-    assert len(bills(prompt)) >= 2
+    first = bills(prompt)[0]
+    assert f"Generation {first} failed: Job failed." in run.log(1)
+    assert f"Generation {first} failed: Job failed." in run.log(2)
+    assert "Submitting anew" in run.log(2)
 
 
 def test_moderated(start, prompt, bills):

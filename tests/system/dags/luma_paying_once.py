@@ -6,6 +6,7 @@ import time
 from datetime import timedelta
 
 from airflow.sdk import DAG, task
+from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGenerateVideoOperator
 
@@ -16,7 +17,14 @@ def linger(context, result=None):
         time.sleep(120)
 
 
+def fail(context, result=None):
+    """Fail the first try when all is done."""
+    if context["ti"].try_number == 1:
+        raise AirflowFailException("no room for XComs")
+
+
 WAYS = {
+    "afterwards": {"post_execute": fail},
     "submit": {},
     "linger": {"post_execute": linger},
     "worker": {"wait_for_completion": True},
