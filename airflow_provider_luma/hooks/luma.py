@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook, mask_secret
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook
 
 from airflow_provider_luma.api import (
     LumaApiError,
@@ -167,7 +167,6 @@ class LumaHook(BaseHook):
             self.log.warning(
                 "The connection %r sends its API token to %s unencrypted: use https.", self.luma_conn_id, url
             )
-        mask_secret(token)
         return LumaClient(url, token, timeout=timeout, verify=verify, patience=self.patience)
 
 
