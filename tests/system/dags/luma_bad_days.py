@@ -13,7 +13,7 @@ from airflow_provider_luma.sensors.luma import LumaGenerationSensor
 @dag(
     schedule=None,
     params={"prompt": "A paper boat", "luma_conn_id": "luma_default"},
-    default_args={"retries": 1, "retry_delay": timedelta(seconds=1)},
+    default_args={"retries": 1, "retry_delay": timedelta(seconds=5)},
 )
 def luma_bad_days():
     arguments = {"user_prompt": "{{ params.prompt }}", "luma_conn_id": "{{ params.luma_conn_id }}"}
