@@ -86,47 +86,60 @@ def kill_at_random(airflow: Deployment, sandbox: Sandbox, dice: random.Random) -
 
 
 def kill_one(airflow: Deployment, run_id: str, dice: random.Random) -> str:
-    """SIGKILL a task's processes, the triggerer or the scheduler, and return which."""
+    """SIGKILL a task's processes, the triggerer, or the scheduler with all its tasks, and return which."""
     victim = dice.choices(["task", "triggerer", "scheduler"], [6, 3, 1])[0]
-    if victim == "task":
-        running = [ti for ti in airflow.task_instances("luma_chaos", run_id) if ti["state"] == "running"]
-        return kill_task(airflow, run_id, dice.choice(running), dice) if running else "nobody"
     if victim == "triggerer":
         airflow.restart("triggerer")
-    else:
-        airflow.kill("scheduler", alone=True)
+    elif victim == "scheduler":
+        processes = airflow.processes(airflow.sessions["scheduler"].pid)
+        if not kill_unless_submitting(airflow, processes, processes):
+            return "spared"
         airflow.restart("scheduler")
+    else:
+        running = [ti for ti in airflow.task_instances("luma_chaos", run_id) if ti["state"] == "running"]
+        try:
+            ti = dice.choice(running)
+            supervisors, runners = airflow.task_processes("luma_chaos", run_id, ti["task_id"], ti["map_index"])
+        except LookupError:
+            return "nobody"
+        victims = runners if dice.random() < 0.5 else supervisors + runners
+        if not kill_unless_submitting(airflow, supervisors + runners, victims, ti):
+            return "spared"
     return victim
 
 
-def kill_task(airflow: Deployment, run_id: str, ti: dict[str, Any], dice: random.Random) -> str:
-    """SIGKILL a task's runner, or its supervisor too, unless nobody could know then what was paid."""
-    try:
-        supervisors, runners = airflow.task_processes("luma_chaos", run_id, ti["task_id"], ti["map_index"])
-        for process in supervisors + runners:
-            with suppress(psutil.NoSuchProcess):
-                process.suspend()
-        # What the supervisor has asked of the API server is done by then.
-        time.sleep(0.3)
-    except LookupError:
-        return "nobody"
-    alone = dice.random() < 0.5
+def kill_unless_submitting(
+    airflow: Deployment,
+    processes: list[psutil.Process],
+    victims: list[psutil.Process],
+    ti: dict[str, Any] | None = None,
+) -> bool:
+    """Hold the processes, and kill the victims among them unless nobody could know then what was paid."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.suspend()
+    # What a supervisor has asked of the API server is done by then.
+    time.sleep(0.3)
     spared = is_submitting(airflow, ti)
-    for process in [] if spared else runners if alone else supervisors + runners:
+    for process in [] if spared else victims:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    for process in supervisors + runners:
+    for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.resume()
-    return "spared" if spared else "task"
+    return not spared
 
 
-def is_submitting(airflow: Deployment, ti: dict[str, Any]) -> bool:
-    """Say whether a task remembers that it began to submit, and not yet what came of it."""
-    query = "SELECT value FROM task_state_store WHERE dag_id = 'luma_chaos' AND task_id = ? AND map_index = ?"
+def is_submitting(airflow: Deployment, ti: dict[str, Any] | None) -> bool:
+    """Say whether a task, or any, remembers that it began to submit, and not yet what came of it."""
+    query = "SELECT task_id, map_index, value FROM task_state_store WHERE dag_id = 'luma_chaos'"
     with closing(sqlite3.connect(airflow.database, timeout=30)) as database:
-        row = database.execute(query, (ti["task_id"], ti["map_index"])).fetchone()
-    return row is not None and "generation_id" not in json.loads(row[0])
+        rows = database.execute(query).fetchall()
+    return any(
+        "generation_id" not in json.loads(value)
+        for task_id, map_index, value in rows
+        if ti is None or (task_id, map_index) == (ti["task_id"], ti["map_index"])
+    )
 
 
 def cut_submissions(airflow: Deployment, sandbox: Sandbox) -> bool:

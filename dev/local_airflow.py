@@ -167,14 +167,10 @@ class LocalAirflow:
         psutil.wait_procs(left, timeout=10)
         self.sessions.clear()
 
-    def kill(self, name: str, *, alone: bool = False) -> None:
-        """
-        SIGKILL a component with all it has forked: with the scheduler die all running tasks.
-
-        :param alone: not what it has forked; with the scheduler gone its tasks go on, and nobody sees them end.
-        """
+    def kill(self, name: str) -> None:
+        """SIGKILL a component with all it has forked: with the scheduler die all running tasks."""
         leader = self.sessions.pop(name)
-        for process in [psutil.Process(leader.pid)] if alone else self.processes(leader.pid):
+        for process in self.processes(leader.pid):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         leader.wait()
