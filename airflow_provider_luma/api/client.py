@@ -91,6 +91,17 @@ class LumaClient:
     def __repr__(self) -> str:
         return f"<LumaClient {self.url}>"
 
+    def __eq__(self, other: object) -> bool:
+        """Say whether the other would ask the same gateway, with the same token, in the same way."""
+        return isinstance(other, LumaClient) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[str, str, float, bool | str, float]:
+        return self.url, self._token, self.timeout, self.verify, self.patience
+
     def submit(
         self,
         user_prompt: str | None = None,

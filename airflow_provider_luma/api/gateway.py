@@ -249,6 +249,7 @@ def parse_generation(payload: Any, *, call: str, task_id: str | None = None) -> 
         created_at=_time(work.get("created_at")) or _time(row.get("created_at")),
         failure_reason=_text(work.get("failure_reason")) or _text(row.get("fail_reason")),
         estimate_wait_seconds=_number(work.get("estimate_wait_seconds")),
+        finished_at=_time(row.get("finish_time") or None),
         raw=row,
     )
 

@@ -70,6 +70,8 @@ class Generation:
     created_at: DateTime | None = None
     failure_reason: str | None = None
     estimate_wait_seconds: float | None = None
+    finished_at: DateTime | None = None
+    """When it ended, to the second; only some gateways say so, and only when asked for many."""
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """The answer as it came, with every field this class does not have."""
 

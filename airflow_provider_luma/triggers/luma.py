@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import Stats
 from airflow.triggers.base import BaseTrigger, TriggerEvent
-from asgiref.sync import sync_to_async
+from pendulum import DateTime
 
-from airflow_provider_luma.api import Generation, LumaError, LumaGenerationFailed, errors
+from airflow_provider_luma.api import Generation, LumaConnectionError, LumaError, LumaGenerationFailed, errors
 from airflow_provider_luma.api.waiting import Wait, parse_states
 from airflow_provider_luma.hooks.luma import LumaHook
+from airflow_provider_luma.triggers.poller import Pollers, Ticket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -26,12 +28,14 @@ class LumaGenerationTrigger(BaseTrigger):
     """
     Wait for a generation, and fire once, when it is in a state that was waited for or never will be.
 
+    All that wait in one triggerer, on the same gateway with the same token, are asked for together.
+
     The event: ``{"status": "success", "generation": {...}}`` with the generation as the sensor returns it, or
     ``{"status": "error", "error": <name of the LumaError>, "message": ..., "generation": {...} or None}``.
 
     :param generation_id: what to wait for.
     :param luma_conn_id: the connection to ask with; the token itself is never in a trigger's row.
-    :param poll_interval: seconds between two questions.
+    :param poll_interval: seconds for which it may go unasked.
     :param target_state: the state to wait for, or several.
     """
 
@@ -70,6 +74,8 @@ class LumaGenerationTrigger(BaseTrigger):
                 {"status": "error", "error": type(error).__name__, "message": str(error), "generation": failed}
             )
         else:
+            if generation.finished_at:
+                Stats.timing("luma.completion_to_event", DateTime.now("UTC") - generation.finished_at)
             yield TriggerEvent({"status": "success", "generation": generation.as_dict()})
 
     async def on_kill(self) -> None:
@@ -77,19 +83,28 @@ class LumaGenerationTrigger(BaseTrigger):
         self.log.warning(STILL_GOING, self.generation_id)
 
     async def _wait(self) -> Generation:
-        # Airflow looks a connection up over the triggerer's own pipe, which a plain thread may not use before 3.2.
-        hook = LumaHook(self.luma_conn_id, patience=0)
-        await sync_to_async(hook.get_conn)()
-        wait = Wait(self.generation_id, self.target_state, log=self.log)
-        while True:
-            try:
-                seen: Generation | LumaError = await asyncio.to_thread(hook.get_generation, self.generation_id)
-            except LumaError as error:
-                seen = error
-            generation = wait.saw(seen)
-            if generation:
-                return generation
-            await asyncio.sleep(wait.pause(self.poll_interval))
+        pollers = Pollers.here()
+        wait = Wait(self.generation_id, self.target_state, log=self.log, clock=pollers.loop.time)
+        ticket: Ticket | None = None
+        try:
+            while True:
+                try:
+                    poller = await pollers.of_connection(self.luma_conn_id)
+                except LumaConnectionError as error:
+                    wait.saw(error)
+                    await asyncio.sleep(self.poll_interval)
+                    continue
+                if ticket is None or ticket.poller is not poller:
+                    # Into the new one before out of the old one, which may close with that.
+                    old, ticket = ticket, poller.join(self.generation_id, self.poll_interval)
+                    if old:
+                        old.leave()
+                generation = wait.saw(await ticket.next())
+                if generation:
+                    return generation
+        finally:
+            if ticket:
+                ticket.leave()
 
 
 def generation_from(event: Mapping[str, Any]) -> Generation:

@@ -1,0 +1,432 @@
+"""
+Asking about all the generations that one event loop waits for, together.
+
+The triggers decide (see :mod:`airflow_provider_luma.api.waiting`), this asks: at most :data:`CHUNK` ids a request, in
+threads, in the order in which they are due. The only clock is the event loop's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import os
+import random
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+from weakref import WeakKeyDictionary
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, Stats
+from asgiref.sync import sync_to_async
+
+from airflow_provider_luma.api import (
+    Generation,
+    LumaAuthenticationError,
+    LumaClient,
+    LumaConnectionError,
+    LumaError,
+    LumaInvalidRequest,
+    LumaNotFound,
+    LumaQuotaError,
+    LumaRateLimited,
+    LumaServerError,
+)
+from airflow_provider_luma.api.waiting import LONGEST_PAUSE
+from airflow_provider_luma.hooks.luma import LumaHook
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Seen = Generation | LumaError
+
+log = logging.getLogger(__name__)
+
+CHUNK = 100
+"""Ids in one request: to parse the answer takes 3 ms, for which the event loop may have to wait."""
+
+AT_ONCE = 4
+SINGLES_AT_ONCE = 16
+
+GATHER = 0.25
+"""Seconds for which one that joins waits for others to be asked for with it."""
+
+TOLD_AT_ONCE = 10
+"""Triggers that are woken in one step of the event loop."""
+
+FRESH_FOR = 300.0
+"""Seconds for which a connection is not looked up again, and a gateway's lack of a call is believed."""
+
+LOOK_AGAIN_AFTER = 1.0
+"""Seconds for which a failed look-up of a connection stands for all who name it."""
+
+CONFIRM_EVERY = 20.0
+"""Seconds until an id that was asked for singly, and is unknown, is asked for singly again."""
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """One trigger's place among those that wait."""
+
+    poller: Poller
+    generation_id: str
+    poll_interval: float
+    due: float
+    seen: asyncio.Future[Seen]
+    asked: float = float("-inf")
+    company: int = CHUNK
+    """With how many it may go at most; halved when a request that it was part of went wrong."""
+    failures: int = 0
+    confirm_at: float = 0.0
+    spread: bool = False
+    left: bool = False
+
+    async def next(self) -> Seen:
+        """Wait for what the gateway says next."""
+        seen = await self.seen
+        self.seen = self.poller.loop.create_future()
+        return seen
+
+    def tell(self, seen: Seen) -> None:
+        """Hand over what the gateway said; the newest counts, where the trigger is slower than the gateway."""
+        if self.seen.done():
+            self.seen = self.poller.loop.create_future()
+        self.seen.set_result(seen)
+
+    def leave(self) -> None:
+        """Wait no more."""
+        self.left = True
+        self.poller.leave(self)
+
+
+class Poller:
+    """
+    All the waits of one event loop on one gateway with one token.
+
+    :param client: what to ask with; it must not repeat anything by itself.
+    :param house: where to sign off when the last one has left.
+    """
+
+    def __init__(self, client: LumaClient, house: Pollers) -> None:
+        self.client = client
+        self.loop = house.loop
+        self.tickets: set[Ticket] = set()
+        self.closed = False
+        self.refused_at = float("-inf")
+        self._house = house
+        self._count = itertools.count()
+        self._due: list[tuple[float, int, Ticket]] = []
+        self._left_out: deque[Ticket] = deque()
+        self._changed = asyncio.Event()
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._threads = ThreadPoolExecutor(SINGLES_AT_ONCE, thread_name_prefix="luma-poller")
+        # An empty context, or whatever is logged here would land in the log of the task that came first.
+        self._running = Context().run(self.loop.create_task, self._run())
+        self._failures = 0
+        self._failed_at = float("-inf")
+        self._quiet_until = float("-inf")
+        self._singly_until = float("-inf")
+        self._fits = 1
+        self._refused_size = 2 * CHUNK
+        self._refused_until = float("-inf")
+        self._spread = 0.0
+
+    def join(self, generation_id: str, poll_interval: float) -> Ticket:
+        """Wait with the others, from now on."""
+        due = self.loop.time() + min(GATHER, poll_interval)
+        ticket = Ticket(self, generation_id, poll_interval, due, self.loop.create_future())
+        self.tickets.add(ticket)
+        self._queue(ticket)
+        return ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        """Strike a ticket off; the last one out closes the sessions and ends the threads."""
+        self.tickets.discard(ticket)
+        if not self.tickets and not self.closed:
+            self.closed = True
+            self._running.cancel()
+            for asking in self._in_flight:
+                asking.cancel()
+            # A thread's session goes with the thread.
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._house.closed(self)
+            Stats.gauge("luma.generations_waiting", self._house.waiting)
+
+    def _queue(self, ticket: Ticket) -> None:
+        heapq.heappush(self._due, (ticket.due, next(self._count), ticket))
+        self._changed.set()
+
+    async def _run(self) -> None:
+        while True:
+            self._changed.clear()
+            while together := self._together():
+                asking = self.loop.create_task(self._ask(together))
+                self._in_flight.add(asking)
+                asking.add_done_callback(self._asked)
+            first_due = self.loop.time() if self._left_out else self._due[0][0] if self._due else float("inf")
+            wake_at = max(first_due, self._quiet_until)
+            if self._room() and wake_at < float("inf"):
+                alarm = self.loop.call_at(wake_at, self._changed.set)
+                await self._changed.wait()
+                alarm.cancel()
+            else:
+                await self._changed.wait()
+
+    def _asked(self, asking: asyncio.Task[None]) -> None:
+        self._in_flight.discard(asking)
+        self._changed.set()
+        if not asking.cancelled() and asking.exception():
+            log.error("The poller could not make sense of an answer.", exc_info=asking.exception())
+
+    def _size(self) -> int:
+        """Return how many ids go into one request."""
+        now = self.loop.time()
+        if now < self._singly_until:
+            return 1
+        if now >= self._refused_until:
+            self._refused_size = 2 * CHUNK
+        return min(CHUNK, max(self._fits, self._refused_size // 2))
+
+    def _room(self) -> bool:
+        at_once = SINGLES_AT_ONCE if self._size() == 1 else AT_ONCE
+        # While there is trouble, one asks for all whether it is over.
+        return len(self._in_flight) < (1 if self._failures else at_once)
+
+    def _together(self) -> list[Ticket]:
+        """Return those to ask for next in one request: who is due, and as riders who is past half their interval."""
+        now = self.loop.time()
+        if now < self._quiet_until or not self._room():
+            return []
+        together: list[Ticket] = []
+        room = self._size()
+        while self._due and len(together) < room:
+            due, _, ticket = self._due[0]
+            if not ticket.left:
+                if now < (ticket.asked + ticket.poll_interval / 2 if together else due):
+                    break
+                if together and ticket.company <= len(together):
+                    break
+                room = min(room, ticket.company)
+                together.append(ticket)
+            heapq.heappop(self._due)
+        while not together and self._left_out:
+            ticket = self._left_out.popleft()
+            together = [] if ticket.left else [ticket]
+        return together
+
+    async def _ask(self, together: list[Ticket]) -> None:
+        sent = self.loop.time()
+        for ticket in together:
+            ticket.asked = sent
+        try:
+            Stats.incr("luma.status_requests")
+            Stats.gauge("luma.generations_waiting", self._house.waiting)
+            found = await self.loop.run_in_executor(self._threads, self._request, together)
+        except LumaError as error:
+            await self._failed(together, error, sent)
+        except Exception as error:  # noqa: BLE001 - what nobody thought of must not end a thousand waits
+            await self._failed(together, LumaServerError(f"The answer cannot be understood: {error!r:.200}"), sent)
+        else:
+            self._failures = 0
+            if len(together) > 1:
+                self._fits = max(self._fits, len(together))
+            await self._answered(together, found, sent)
+
+    def _request(self, together: list[Ticket]) -> dict[str, Generation]:
+        if len(together) == 1:
+            generation_id = together[0].generation_id
+            return {generation_id: self.client.get(generation_id)}
+        return self.client.get_many(dict.fromkeys(ticket.generation_id for ticket in together))
+
+    async def _answered(self, together: list[Ticket], found: dict[str, Generation], sent: float) -> None:
+        for slice_ in _slices(together):
+            for ticket in slice_:
+                ticket.failures = 0
+                ticket.company = min(2 * ticket.company, CHUNK)
+                seen = found.get(ticket.generation_id)
+                if seen is None and sent >= ticket.confirm_at:
+                    self._left_out.append(ticket)
+                    continue
+                ticket.due = self._next_turn(ticket, sent)
+                self._queue(ticket)
+                if seen is not None:
+                    ticket.tell(seen)
+            await asyncio.sleep(0)
+
+    def _next_turn(self, ticket: Ticket, sent: float) -> float:
+        """Return when to ask again; those asked singly, which came all at once, are spread over their interval."""
+        pause = _backed_off(ticket.poll_interval, ticket.failures)
+        if self._size() == 1 and not ticket.spread:
+            ticket.spread = True
+            # Steps of the golden ratio leave the gaps even, however many there are.
+            self._spread = (self._spread + 0.618034) % 1
+            pause *= self._spread
+        return sent + pause
+
+    async def _failed(self, together: list[Ticket], error: LumaError, sent: float) -> None:
+        count = len(together)
+        redirected = error.status is not None and 300 <= error.status < 400
+        if not isinstance(error, LumaNotFound | LumaInvalidRequest) or redirected:
+            await self._in_trouble(together, error, sent)
+            return
+        self._failures = 0
+        if count == 1:
+            (ticket,) = together
+            if isinstance(error, LumaNotFound):
+                ticket.confirm_at = sent + CONFIRM_EVERY
+            else:
+                ticket.failures += 1
+            await self._tell(together, error, sent)
+        elif isinstance(error, LumaNotFound) and error.code != "task_not_exist":
+            self._singly_until = sent + FRESH_FOR
+            self._again(together, CHUNK)
+        else:
+            # Too many, or one that spoils it for all: what has fitted before fits.
+            if count > self._fits:
+                self._refused_size = min(self._refused_size, count)
+                self._refused_until = sent + FRESH_FOR
+            self._again(together, count // 2)
+
+    async def _in_trouble(self, together: list[Ticket], error: LumaError, sent: float) -> None:
+        """Take note of what may be the gateway's trouble, or that of one id: the second in a row is the gateway's."""
+        news = sent >= self._failed_at
+        if news:
+            self._failures += 1
+            self._failed_at = self.loop.time()
+        if isinstance(error, LumaAuthenticationError):
+            self.refused_at = sent
+        everyones = isinstance(error, LumaAuthenticationError | LumaRateLimited | LumaQuotaError)
+        if self._failures <= 1 and not everyones and len(together) > 1:
+            self._again(together, len(together) // 2)
+            return
+        if everyones or self._failures > 1:
+            shortest = min(ticket.poll_interval for ticket in together)
+            pause = max(_backed_off(shortest, self._failures), getattr(error, "retry_after", None) or 0.0)
+            jitter = random.uniform(1, 1.25)  # noqa: S311 - nothing here is a secret
+            self._quiet_until = max(self._quiet_until, self.loop.time() + pause * jitter)
+        if len(together) == 1:
+            together[0].failures += 1
+        await self._tell(together, error, sent)
+        if news and self._failures > 1:
+            asked = set(together)
+            for slice_ in _slices([ticket for ticket in self.tickets if ticket not in asked]):
+                for ticket in slice_:
+                    ticket.tell(error)
+                await asyncio.sleep(0)
+
+    async def _tell(self, together: list[Ticket], seen: Seen, sent: float) -> None:
+        for slice_ in _slices(together):
+            for ticket in slice_:
+                ticket.due = self._next_turn(ticket, sent)
+                self._queue(ticket)
+                ticket.tell(seen)
+            await asyncio.sleep(0)
+
+    def _again(self, together: list[Ticket], company: int) -> None:
+        """Ask at once for those who have got no answer, with no more company than this."""
+        for ticket in together:
+            ticket.company = max(1, company)
+            ticket.due = self.loop.time()
+            self._queue(ticket)
+
+
+@dataclass(eq=False)
+class _Connection:
+    """What an Airflow connection's id led to, when it was last looked up."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    poller: Poller | None = None
+    error: Exception | None = None
+    looked_up: float = float("-inf")
+
+    def fresh(self, now: float) -> bool:
+        """Say whether it need not be looked up."""
+        if self.error:
+            return now < self.looked_up + LOOK_AGAIN_AFTER
+        usable = self.poller and not self.poller.closed and self.looked_up >= self.poller.refused_at
+        return bool(usable) and now < self.looked_up + FRESH_FOR
+
+
+class Pollers:
+    """The pollers of one event loop, and which of them a connection's id leads to."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.pid = os.getpid()
+        self._pollers: dict[LumaClient, Poller] = {}
+        self._connections: dict[str, _Connection] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many generations are waited for."""
+        return sum(len(poller.tickets) for poller in self._pollers.values())
+
+    @classmethod
+    def here(cls) -> Pollers:
+        """Return those of the running event loop; a forked child does not go on with its parent's."""
+        loop = asyncio.get_running_loop()
+        known = _HERE.get(loop)
+        if known is None or known.pid != os.getpid():
+            known = _HERE[loop] = cls(loop)
+        return known
+
+    async def of_connection(self, luma_conn_id: str) -> Poller:
+        """
+        Return the poller that asks with an Airflow connection, which is looked up once for all who name it.
+
+        It is looked up again when its token was refused, and after :data:`FRESH_FOR` seconds. When that fails, what
+        it was goes on.
+
+        :raises AirflowNotFoundException: there is no such connection.
+        :raises LumaConnectionError: it could not be looked up for now.
+        :raises LumaError: it makes no sense.
+        """
+        connection = self._connections.setdefault(luma_conn_id, _Connection())
+        if not connection.fresh(self.loop.time()):
+            # One after the other, so that no step of the event loop wakes them all.
+            async with connection.lock:
+                if not connection.fresh(self.loop.time()):
+                    await self._look_up(luma_conn_id, connection)
+        if connection.error:
+            raise connection.error.with_traceback(None)
+        return cast("Poller", connection.poller)
+
+    async def _look_up(self, luma_conn_id: str, connection: _Connection) -> None:
+        hook = LumaHook(luma_conn_id, patience=0)
+        connection.error = None
+        try:
+            # Airflow looks a connection up over the triggerer's own pipe, which a plain thread may not use before 3.2.
+            client = await sync_to_async(hook.get_conn)()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end waits that could be asked for
+            if connection.poller and not connection.poller.closed:
+                hook.log.warning("Connection %r cannot be looked up again, going on as before: %s", luma_conn_id, error)
+            elif isinstance(error, AirflowNotFoundException | LumaError):
+                connection.error = error
+            else:
+                connection.error = LumaConnectionError(f"Connection {luma_conn_id!r} cannot be looked up: {error!r}")
+        else:
+            if client not in self._pollers:
+                self._pollers[client] = Poller(client, self)
+            connection.poller = self._pollers[client]
+        connection.looked_up = self.loop.time()
+
+    def closed(self, poller: Poller) -> None:
+        """Forget a poller that all have left, and with the last one everything, so that a new one starts afresh."""
+        del self._pollers[poller.client]
+        if not self._pollers and not any(connection.lock.locked() for connection in self._connections.values()):
+            _HERE.pop(self.loop, None)
+
+
+_HERE: WeakKeyDictionary[asyncio.AbstractEventLoop, Pollers] = WeakKeyDictionary()
+
+
+def _backed_off(poll_interval: float, failures: int) -> float:
+    return float(min(poll_interval * 2.0 ** min(failures, 10), max(poll_interval, LONGEST_PAUSE)))
+
+
+def _slices(tickets: list[Ticket]) -> Iterable[list[Ticket]]:
+    """Cut into as many as may be handled in one step of the event loop."""
+    return (tickets[start : start + TOLD_AT_ONCE] for start in range(0, len(tickets), TOLD_AT_ONCE))
