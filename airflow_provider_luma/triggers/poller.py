@@ -66,6 +66,9 @@ LOOK_AGAIN_AFTER = 1.0
 CONFIRM_EVERY = 20.0
 """Seconds until an id that was asked for singly, and is unknown, is asked for singly again."""
 
+IN_A_ROW = 3
+"""So many failures in a row are the gateway's trouble; a bad id fails a request, and one of its halves."""
+
 
 @dataclass(eq=False, slots=True)
 class Ticket:
@@ -291,7 +294,7 @@ class Poller:
             self._again(together, count // 2)
 
     async def _in_trouble(self, together: list[Ticket], error: LumaError, sent: float) -> None:
-        """Take note of what may be the gateway's trouble, or that of one id: the second in a row is the gateway's."""
+        """Take note of what may be the gateway's trouble, or that of one id."""
         news = sent >= self._failed_at
         if news:
             self._failures += 1
@@ -299,10 +302,10 @@ class Poller:
         if isinstance(error, LumaAuthenticationError):
             self.refused_at = sent
         everyones = isinstance(error, LumaAuthenticationError | LumaRateLimited | LumaQuotaError)
-        if self._failures <= 1 and not everyones and len(together) > 1:
+        if self._failures < IN_A_ROW and not everyones and len(together) > 1:
             self._again(together, len(together) // 2)
             return
-        if everyones or self._failures > 1:
+        if everyones or self._failures >= IN_A_ROW:
             shortest = min(ticket.poll_interval for ticket in together)
             pause = max(_backed_off(shortest, self._failures), getattr(error, "retry_after", None) or 0.0)
             jitter = random.uniform(1, 1.25)  # noqa: S311 - nothing here is a secret
@@ -310,7 +313,7 @@ class Poller:
         if len(together) == 1:
             together[0].failures += 1
         await self._tell(together, error, sent)
-        if news and self._failures > 1:
+        if news and self._failures >= (2 if everyones else IN_A_ROW):
             asked = set(together)
             for slice_ in _slices([ticket for ticket in self.tickets if ticket not in asked]):
                 for ticket in slice_:

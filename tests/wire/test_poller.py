@@ -1,0 +1,548 @@
+"""What a thousand waiting triggers ask of a gateway, by a clock of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import multiprocessing
+import threading
+import time
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from asgiref.sync import SyncToAsync
+
+from airflow_provider_luma.hooks.luma import LumaHook
+from airflow_provider_luma.triggers import poller
+from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
+from tests.wire.patience import Gateway, PatientLoop, refusal
+
+TOKEN = "marked-token-4711"
+
+
+@pytest.fixture
+def loop():
+    loop = PatientLoop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def gateway(loop, connect):
+    """Start a gateway with these settings, to which the connection leads."""
+    started = []
+
+    def gateway(**settings):
+        started.append(Gateway(loop, token=TOKEN, **{"seconds": 30, **settings}).__enter__())
+        connect(host=started[-1].url, password=TOKEN)
+        return started[-1]
+
+    yield gateway
+    for one in started:
+        one.__exit__()
+
+
+@pytest.fixture
+def look_ups(monkeypatch):
+    """The ids of the connections that were looked up."""
+    look_ups = []
+    get_connection = LumaHook.get_connection
+
+    def counted(conn_id):
+        look_ups.append(conn_id)
+        return get_connection(conn_id)
+
+    monkeypatch.setattr(LumaHook, "get_connection", staticmethod(counted))
+    return look_ups
+
+
+WHOSE = contextvars.ContextVar("whose", default="nobody's")
+
+
+@pytest.fixture
+def spoken(monkeypatch):
+    """What the triggers log, and in whose context."""
+    lines = []
+
+    class Log:
+        def info(self, line, *values):
+            lines.append((line % values, WHOSE.get()))
+
+        warning = info
+
+    monkeypatch.setattr(LumaGenerationTrigger, "log", Log())
+    return lines
+
+
+async def event(generation_id, **kwargs):
+    """The payload of a trigger's one event, and when it came."""
+    async for fired in LumaGenerationTrigger(generation_id, **kwargs).run():
+        return fired.payload, asyncio.get_running_loop().time()
+
+
+async def events(ids, **kwargs):
+    return await asyncio.gather(*(event(one, **kwargs) for one in ids))
+
+
+def statuses(events):
+    return Counter(payload["status"] for payload, _ in events)
+
+
+def gaps(gateway):
+    """The seconds between two questions about the same id, by id."""
+    times = defaultdict(list)
+    for now, ids in gateway.asked:
+        for one in [ids] if isinstance(ids, str) else ids:
+            times[one].append(now)
+    return {one: [later - earlier for earlier, later in pairwise(asked)] for one, asked in times.items()}
+
+
+def poller_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("luma-poller")]
+
+
+class TestTogether:
+    def test_requests(self, gateway, loop, look_ups):
+        """Those who wait are asked for together: 250 in 3 requests an interval, and all on time."""
+        far = gateway(seconds=30)
+        fired = loop.run(events(far.submit(250)))
+        assert statuses(fired) == {"success": 250}
+        assert len(far.asked) <= 3 * 7
+        assert far.report()["at_once"] <= poller.AT_ONCE
+        assert max(at for _, at in fired) <= 1000 + 30 + 5 + 1
+        assert look_ups == ["luma_default"]
+
+    def test_one(self, gateway, loop):
+        """One alone costs what it would cost without the others."""
+        far = gateway(seconds=30)
+        loop.run(events(far.submit()))
+        assert far.singles == [*far.singles[:1] * 7]
+        assert not far.batches
+
+    def test_join(self, gateway, loop):
+        """One that joins is asked for within a second, and rides along from then on."""
+        far = gateway(seconds=60)
+        first, second = far.submit(2)
+
+        async def joining():
+            begun = asyncio.ensure_future(event(first))
+            await asyncio.sleep(12.4)
+            return await asyncio.gather(begun, event(second))
+
+        loop.run(joining())
+        joined = [now for now, ids in far.asked if second in ids]
+        assert joined[0] - 1012.4 <= 1
+        assert far.singles.count(second) <= 2
+        assert all(set(batch) == {first, second} for batch in far.batches)
+        assert len(far.batches) >= 8
+
+    def test_intervals(self, gateway, loop):
+        """Each has its own interval, which is the longest that it goes unasked."""
+        far = gateway(seconds=60)
+        ids = far.submit(3)
+        intervals = dict(zip(ids, (2, 5, 9), strict=True))
+
+        async def waiting():
+            await asyncio.gather(*(event(one, poll_interval=seconds) for one, seconds in intervals.items()))
+
+        loop.run(waiting())
+        for one, seconds in intervals.items():
+            assert max(gaps(far)[one]) <= seconds + 0.01
+        # Those that go anyway take others along, but no one is asked more often than twice an interval.
+        assert all(min(gaps(far)[one]) >= seconds / 2 - 0.01 for one, seconds in intervals.items())
+
+    def test_twice(self, gateway, loop):
+        """Two tasks may wait for the same generation."""
+        far = gateway(seconds=10)
+        (one,) = far.submit()
+        assert statuses(loop.run(events([one, one]))) == {"success": 2}
+
+    def test_two_connections(self, gateway, loop, monkeypatch, connect):
+        """Two connections with the same gateway and token share the requests, another token does not."""
+        far = gateway(seconds=10)
+        conn = f'{{"conn_type": "luma", "host": "{far.url}", "password": "Bearer {TOKEN}"}}'
+        monkeypatch.setenv("AIRFLOW_CONN_LUMA_OTHER", conn)
+        ids = far.submit(2)
+
+        async def waiting():
+            return await asyncio.gather(event(ids[0]), event(ids[1], luma_conn_id="luma_other"))
+
+        assert statuses(loop.run(waiting())) == {"success": 2}
+        assert not far.singles
+
+    def test_metrics(self, gateway, loop, monkeypatch):
+        """Airflow's metrics say how many wait, how many requests that takes, and how late the event is."""
+        told = []
+
+        class Stats:
+            incr = staticmethod(lambda name, *_: told.append(name))
+            gauge = staticmethod(lambda name, value: told.append(f"{name} {value}"))
+
+        monkeypatch.setattr(poller, "Stats", Stats)
+        timings = []
+        monkeypatch.setattr(
+            "airflow_provider_luma.triggers.luma.Stats.timing", lambda name, seconds: timings.append(name)
+        )
+        far = gateway(seconds=0, batch_shape="envelope")
+        loop.run(events(far.submit(2)))
+        assert told == ["luma.status_requests", "luma.generations_waiting 2", "luma.generations_waiting 0"]
+        assert timings == ["luma.completion_to_event"] * 2
+
+
+class TestNoSuchCall:
+    @pytest.mark.parametrize("status", [404, 405])
+    def test_singly(self, gateway, loop, status):
+        """Without a call for many, that is remembered, and each is asked for singly, spread over the interval."""
+        far = gateway(seconds=40)
+        far.many = lambda ids: refusal(status, "")
+        fired = loop.run(events(far.submit(100)))
+        assert statuses(fired) == {"success": 100}
+        assert len(far.batches) == 1
+        assert far.report()["at_once"] <= poller.SINGLES_AT_ONCE
+        assert max(max(of_one) for of_one in gaps(far).values()) <= 5.01
+        asked = Counter(int(2 * (now - 1015)) for now, _ in far.asked if 1015 <= now < 1025)
+        assert sorted(asked) == list(range(20))
+        assert max(asked.values()) <= 20
+
+    def test_asked_again(self, gateway, loop):
+        """After five minutes it may have come."""
+        far = gateway(seconds=700)
+        far.many = lambda ids: refusal(404, "") if loop.now < 1200 else None
+        loop.run(events(far.submit(5)))
+        assert len([now for now, ids in far.asked if isinstance(ids, list) and now < 1300]) == 1
+        assert far.asked[-1][1] == far.batches[-1]
+
+
+class TestTooMany:
+    @pytest.mark.parametrize("status", [400, 413])
+    def test_limit(self, gateway, loop, status):
+        """Too many at once are halved until they fit, which is remembered."""
+        far = gateway(seconds=60)
+        far.many = lambda ids: refusal(status) if len(ids) > 30 else None
+        fired = loop.run(events(far.submit(200)))
+        assert statuses(fired) == {"success": 200}
+        assert max(at for _, at in fired) <= 1066
+        assert not far.singles
+        assert {round(now, 1) for now, ids in far.asked if len(ids) > 30} == {1000.2}
+        assert len([ids for ids in far.batches if len(ids) > 30]) <= 8
+
+    def test_sandbox_limit(self, gateway, loop):
+        """The sandbox's own limit."""
+        far = gateway(batch_limit=7)
+        assert statuses(loop.run(events(far.submit(60)))) == {"success": 60}
+        assert max(map(len, far.batches[-20:])) <= 7
+
+
+class TestBadId:
+    @pytest.mark.parametrize("status", [400, 422, 500, 503])
+    def test_poison(self, gateway, loop, status):
+        """An id that spoils every request holds up no other."""
+        far = gateway(seconds=60)
+        ids = far.submit(250)
+        poison = ids[77]
+        far.many = lambda ids: refusal(status) if poison in ids else None
+        far.one = lambda one: refusal(status) if one == poison else None
+
+        async def waiting():
+            spoiled = asyncio.ensure_future(event(poison))
+            fired = await events([one for one in ids if one != poison])
+            spoiled.cancel()
+            return fired
+
+        fired = loop.run(waiting())
+        assert statuses(fired) == {"success": 249}
+        assert max(at for _, at in fired) <= 1066
+        assert max(max(of_one) for one, of_one in gaps(far).items() if one != poison) <= 5.5
+        assert len(far.asked) < 12 * 8 + 40
+
+    def test_spoils_many_only(self, gateway, loop):
+        """An id that can be asked for singly is."""
+        far = gateway(seconds=60)
+        ids = far.submit(20)
+        far.many = lambda batch: refusal(500) if ids[3] in batch else None
+        assert statuses(loop.run(events(ids))) == {"success": 20}
+
+    def test_left_out(self, gateway, loop):
+        """An id that the answer leaves out is asked for singly."""
+        far = gateway(seconds=20)
+        ids = far.submit(10)
+        hidden = far.sandbox_gateway.generations[ids[4]]
+        far.many = lambda batch: (
+            (lambda scope, receive, send: far_without(far, ids[4])(scope, receive, send)) if ids[4] in batch else None
+        )
+        assert hidden.id == ids[4]
+        fired = loop.run(events(ids))
+        assert statuses(fired) == {"success": 10}
+        assert set(far.singles) == {ids[4]}
+
+    def test_unknown(self, gateway, loop):
+        """One that is unknown singly, too, is believed missing after a minute, and not asked for singly all the time."""
+        far = gateway(seconds=300)
+
+        async def waiting():
+            others = [asyncio.ensure_future(event(one)) for one in far.submit(3)]
+            fired = await event("nowhere")
+            for other in others:
+                other.cancel()
+            return fired
+
+        payload, at = loop.run(waiting())
+        assert payload["error"] == "LumaNotFound"
+        assert 1060 <= at <= 1085
+        assert set(far.singles) == {"nowhere"}
+        assert len(far.singles) <= 5
+
+    def test_not_yet(self, gateway, loop):
+        """Ids that the gateway does not know yet are waited for."""
+        far = gateway(seconds=40, visible_after=12)
+        fired = loop.run(events(far.submit(50)))
+        assert statuses(fired) == {"success": 50}
+        assert max(at for _, at in fired) <= 1046
+
+
+def far_without(far, generation_id):
+    """The sandbox, as if it did not know this id."""
+
+    async def app(scope, receive, send):
+        hidden = far.sandbox_gateway.generations.pop(generation_id)
+        try:
+            await far.sandbox(scope, receive, send)
+        finally:
+            far.sandbox_gateway.generations[generation_id] = hidden
+
+    return app
+
+
+class TestTrouble:
+    def test_down(self, gateway, loop, spoken):
+        """Two minutes without a gateway are waited out, with few requests, and a line when they begin and end."""
+        far = gateway(seconds=20)
+        ids = far.submit(250)
+        far.many = lambda batch: refusal(502) if 1008 < loop.now < 1128 else None
+        far.one = lambda one: refusal(502) if 1008 < loop.now < 1128 else None
+        fired = loop.run(events(ids))
+        assert statuses(fired) == {"success": 250}
+        assert max(at for _, at in fired) <= 1128 + 75 + 5
+        assert len([now for now, _ in far.asked if 1008 < now < 1128]) <= 12
+        assert len(far.asked) <= 12 + 3 * 5 + 12
+        for one in ids:
+            lines = [line for line, _ in spoken if one in line]
+            assert len([line for line in lines if "cannot be asked about" in line]) == 1
+            assert len([line for line in lines if "can be asked about again" in line]) == 1
+
+    def test_cut(self, gateway, loop):
+        """A gateway that cuts every connection is waited out as well."""
+        far = gateway(seconds=20)
+        ids = far.submit(30)
+
+        async def waiting():
+            far.sandbox_gateway.weather.down = True
+            fired = asyncio.ensure_future(events(ids))
+            await asyncio.sleep(120)
+            far.sandbox_gateway.weather.down = False
+            return await fired
+
+        assert statuses(loop.run(waiting())) == {"success": 30}
+
+    def test_flaky(self, gateway, loop):
+        """So are chance failures of all kinds."""
+        far = gateway(seconds=60)
+        far.weather(status={"429": 0.1, "500": 0.1, "drop": 0.1, "html": 0.1}, seed=1)
+        assert statuses(loop.run(events(far.submit(300)))) == {"success": 300}
+
+    def test_retry_after(self, gateway, loop):
+        """Nobody asks before the gateway said to."""
+        far = gateway(seconds=20)
+        far.many = lambda ids: refusal(429, "slowly", **{"Retry-After": "90"}) if loop.now < 1005 else None
+        loop.run(events(far.submit(250)))
+        # Those that were already under way are not called back.
+        assert len([now for now, _ in far.asked if now < 1090]) <= poller.AT_ONCE
+
+    def test_lost_token(self, gateway, loop, look_ups):
+        """A token that is refused three times in a row, over a minute, ends the waits, and not before."""
+        far = gateway(seconds=200)
+        ids = far.submit(150)
+        far.sandbox_gateway.weather.revoked = True
+        fired = loop.run(events(ids))
+        assert Counter(payload["error"] for payload, _ in fired) == {"LumaAuthenticationError": 150}
+        assert all(1060 < at < 1180 for _, at in fired)
+        assert 3 <= len(look_ups) <= 10
+
+    def test_refused_for_a_while(self, gateway, loop):
+        """One that is refused for less than that is not lost."""
+        far = gateway(seconds=20)
+        far.many = lambda ids: refusal(401) if loop.now < 1050 else None
+        assert statuses(loop.run(events(far.submit(50)))) == {"success": 50}
+
+    def test_token_changed(self, gateway, loop, connect, look_ups):
+        """A token that is changed meanwhile is looked up when the old one is refused, once for all."""
+        far = gateway(seconds=60)
+        ids = far.submit(150)
+        known = set()
+
+        async def waiting():
+            fired = asyncio.ensure_future(events(ids))
+            await asyncio.sleep(12)
+            far.sandbox_gateway.settings = type(far.sandbox_gateway.settings)(token="another", seconds=60)
+            connect(host=far.url, password="another")
+            await asyncio.sleep(20)
+            known.update(_.client for _ in poller.Pollers.here()._pollers.values())
+            return await fired
+
+        fired = loop.run(waiting())
+        assert statuses(fired) == {"success": 150}
+        assert max(at for _, at in fired) <= 1066
+        assert look_ups == ["luma_default"] * 2
+        assert len(known) == 1
+
+
+class TestConnection:
+    def test_again_after_five_minutes(self, gateway, loop, look_ups):
+        """It is looked up again after five minutes, not before."""
+        far = gateway(seconds=700)
+        loop.run(events(far.submit(20)))
+        assert len(look_ups) == 3
+
+    def test_missing(self, loop, look_ups):
+        """A connection that does not exist ends the waits, with one look-up for all."""
+
+        async def waiting():
+            return await asyncio.gather(*(event(str(one)) for one in range(20)), return_exceptions=True)
+
+        assert {type(error) for error in loop.run(waiting())} == {AirflowNotFoundException}
+        assert len(look_ups) == 1
+
+    def test_not_now(self, gateway, loop, monkeypatch):
+        """One that cannot be looked up for now is waited for."""
+        far = gateway(seconds=20)
+        get_connection = LumaHook.get_connection
+
+        def at_times(conn_id):
+            if loop.now < 1012 or loop.now > 1020:
+                raise RuntimeError("the supervisor is busy")
+            return get_connection(conn_id)
+
+        monkeypatch.setattr(LumaHook, "get_connection", staticmethod(at_times))
+        assert statuses(loop.run(events(far.submit(20)))) == {"success": 20}
+
+    def test_kept(self, gateway, loop, monkeypatch, caplog, capsys):
+        """One that cannot be looked up again goes on as it was."""
+        far = gateway(seconds=400)
+        get_connection = LumaHook.get_connection
+
+        def at_first(conn_id):
+            if loop.now > 1020:
+                raise RuntimeError("the supervisor is busy")
+            return get_connection(conn_id)
+
+        monkeypatch.setattr(LumaHook, "get_connection", staticmethod(at_first))
+        assert statuses(loop.run(events(far.submit(20)))) == {"success": 20}
+        assert (capsys.readouterr().out + caplog.text).count("going on as before") == 1
+
+
+def in_the_middle(loop, cancelled):
+    """Cancel a task while the gateway, which answers later, has its request."""
+    loop.call_soon_threadsafe(cancelled.cancel)
+    time.sleep(0.2)
+
+
+class TestLeaving:
+    def test_cancelled(self, gateway, loop):
+        """One that is cancelled in the middle of a request leaves, and the others get their answer."""
+        far = gateway(seconds=10)
+        ids = far.submit(20)
+        waiting = []
+        far.many = lambda batch: in_the_middle(loop, waiting[3]) if not waiting[3].done() else None
+
+        async def run():
+            waiting.extend(asyncio.ensure_future(event(one)) for one in ids)
+            return await asyncio.gather(*waiting, return_exceptions=True)
+
+        fired = loop.run(run())
+        assert isinstance(fired.pop(3), asyncio.CancelledError)
+        assert statuses(fired) == {"success": 19}
+        assert not any(ids[3] in batch for batch in far.batches[1:])
+
+    def test_last(self, gateway, loop, look_ups):
+        """The last one out closes the threads, even in the middle of a request, and a new one starts afresh."""
+        far = gateway(seconds=10)
+        first, second = far.submit(2)
+
+        async def waiting():
+            for _ in range(2):
+                cancelled = asyncio.ensure_future(event(first))
+                far.one = lambda one, cancelled=cancelled: in_the_middle(loop, cancelled)
+                await asyncio.gather(cancelled, return_exceptions=True)
+                assert cancelled.cancelled()
+                assert loop not in poller._HERE
+            far.one = lambda one: None
+            return await event(second)
+
+        payload, _ = loop.run(waiting())
+        assert payload["status"] == "success"
+        assert len(look_ups) == 3
+        for thread in poller_threads():
+            thread.join(30)
+        assert not poller_threads()
+
+    def test_two_loops(self, gateway, loop):
+        """Two event loops in one process have a poller each."""
+        far = gateway(seconds=0)
+        ids = far.submit(40)
+        fired = []
+        threads = [
+            threading.Thread(target=lambda half=half: fired.extend(asyncio.run(events(half))))
+            for half in (ids[:20], ids[20:])
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert statuses(fired) == {"success": 40}
+        assert sorted(map(len, far.batches)) == [20, 20]
+
+    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+    def test_fork(self, gateway, loop):
+        """A forked child waits with a poller of its own."""
+        far = gateway(seconds=30)
+        ids = far.submit(20)
+        fork = multiprocessing.get_context("fork")
+
+        def child():
+            # asgiref's own thread does not come along, with which Airflow itself could look nothing up any more.
+            SyncToAsync.single_thread_executor = ThreadPoolExecutor(1)
+            fired = PatientLoop().run(events(ids[:1], target_state="pending"))
+            assert statuses(fired) == {"success": 1}
+
+        async def waiting():
+            fired = asyncio.ensure_future(events(ids))
+            await asyncio.sleep(7)
+            process = fork.Process(target=child)
+            process.start()
+            await asyncio.to_thread(process.join)
+            assert process.exitcode == 0
+            return await fired
+
+        assert statuses(loop.run(waiting())) == {"success": 20}
+
+
+def test_logs(gateway, loop, spoken):
+    """What is logged of a generation is logged in the context of its own task."""
+    far = gateway(seconds=20)
+    ids = far.submit(150)
+    far.many = lambda batch: refusal(502) if 1008 < loop.now < 1058 else None
+    far.one = far.many
+
+    async def own(one):
+        WHOSE.set(one)
+        return await event(one)
+
+    async def waiting():
+        return await asyncio.gather(*(own(one) for one in ids))
+
+    loop.run(waiting())
+    assert len(spoken) >= 4 * len(ids)
+    assert all(owner in line for line, owner in spoken)
