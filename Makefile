@@ -6,7 +6,7 @@ VENV ?= .venv
 TESTS ?= tests
 OLDEST := 3.0.6
 
-.PHONY: help demo airflow test test-oldest lint chaos clean
+.PHONY: help demo airflow test test-oldest lint chaos waiting clean
 
 help:
 	@echo "make demo         make a first video with Airflow, against a local sandbox"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-oldest  unit and wire tests on Airflow $(OLDEST)"
 	@echo "make lint         ruff and mypy"
 	@echo "make chaos        kill Airflow at random while it makes a hundred videos, and count what was paid"
+	@echo "make waiting      let thousands of triggers wait, beside those of Airflow's HTTP provider, and measure both"
 	@echo "make clean        remove what the targets above have set up"
 
 demo: $(VENV)/runtime-$(AIRFLOW).stamp
@@ -36,6 +37,9 @@ lint: $(VENV)/dev-$(AIRFLOW).stamp
 
 chaos: $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m benchmarks.chaos
+
+waiting: $(VENV)/dev-$(AIRFLOW).stamp
+	@$(VENV)/bin/python -m benchmarks.waiting
 
 clean:
 	rm -rf .venv .venv-* .airflow

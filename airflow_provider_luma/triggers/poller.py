@@ -208,7 +208,7 @@ class Poller:
         while self._due and len(together) < room:
             due, _, ticket = self._due[0]
             if not ticket.left:
-                if now < (ticket.asked + ticket.poll_interval / 2 if together else due):
+                if now < (min(due, ticket.asked + ticket.poll_interval / 2) if together else due):
                     break
                 if together and ticket.company <= len(together):
                     break
@@ -282,6 +282,7 @@ class Poller:
                 ticket.confirm_at = sent + CONFIRM_EVERY
             else:
                 ticket.failures += 1
+                ticket.company = 1
             await self._tell(together, error, sent)
         elif isinstance(error, LumaNotFound) and error.code != "task_not_exist":
             self._singly_until = sent + FRESH_FOR
@@ -291,7 +292,7 @@ class Poller:
             if count > self._fits:
                 self._refused_size = min(self._refused_size, count)
                 self._refused_until = sent + FRESH_FOR
-            self._again(together, count // 2)
+            self._again(together, (count + 1) // 2)
 
     async def _in_trouble(self, together: list[Ticket], error: LumaError, sent: float) -> None:
         """Take note of what may be the gateway's trouble, or that of one id."""
@@ -303,7 +304,7 @@ class Poller:
             self.refused_at = sent
         everyones = isinstance(error, LumaAuthenticationError | LumaRateLimited | LumaQuotaError)
         if self._failures < IN_A_ROW and not everyones and len(together) > 1:
-            self._again(together, len(together) // 2)
+            self._again(together, (len(together) + 1) // 2)
             return
         if everyones or self._failures >= IN_A_ROW:
             shortest = min(ticket.poll_interval for ticket in together)
@@ -312,6 +313,7 @@ class Poller:
             self._quiet_until = max(self._quiet_until, self.loop.time() + pause * jitter)
         if len(together) == 1:
             together[0].failures += 1
+            together[0].company = 1
         await self._tell(together, error, sent)
         if news and self._failures >= (2 if everyones else IN_A_ROW):
             asked = set(together)
@@ -331,7 +333,7 @@ class Poller:
     def _again(self, together: list[Ticket], company: int) -> None:
         """Ask at once for those who have got no answer, with no more company than this."""
         for ticket in together:
-            ticket.company = max(1, company)
+            ticket.company = company
             ticket.due = self.loop.time()
             self._queue(ticket)
 

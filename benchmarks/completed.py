@@ -1,0 +1,10 @@
+"""What a DAG author writes for `HttpEventTrigger`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+async def completed(response: Any) -> bool:
+    """Say whether the generation in a response is completed."""
+    return bool(response.json()["state"] == "completed")
