@@ -6,6 +6,7 @@ Source: the gateway's documentation, and that of its siblings where it documents
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import json
 import math
@@ -407,11 +408,20 @@ def _whole(value: Any) -> int | None:
 
 def _time(value: Any) -> DateTime | None:
     """Return a time given in RFC 3339, or in seconds or milliseconds since 1970; the gateway's year 1 is none."""
+    if isinstance(value, str):
+        return _written_time(value)
+    number = _number(value)
     try:
-        number = _number(value)
-        if number is not None:
-            return pendulum.from_timestamp(number / 1000 if number > 1e11 else number)
-        parsed = pendulum.parse(value) if isinstance(value, str) else None
+        return None if number is None else pendulum.from_timestamp(number / 1000 if number > 1e11 else number)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+# To read the time is half the work of reading a generation, which is asked about again and again.
+@functools.lru_cache(maxsize=10_000)
+def _written_time(text: str) -> DateTime | None:
+    try:
+        parsed = pendulum.parse(text)
         return parsed.in_timezone("UTC") if isinstance(parsed, pendulum.DateTime) and parsed.year > 1 else None
     except (TypeError, ValueError, OverflowError, OSError):
         # pendulum has a TypeError for some strings that look like a time.
