@@ -12,10 +12,12 @@ from pendulum import DateTime
 from airflow_provider_luma.api import Generation, LumaConnectionError, LumaError, LumaGenerationFailed, errors
 from airflow_provider_luma.api.waiting import Wait, parse_states
 from airflow_provider_luma.hooks.luma import LumaHook
-from airflow_provider_luma.triggers.poller import Pollers, Ticket
+from airflow_provider_luma.triggers.connections import Pollers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+
+    from airflow_provider_luma.triggers.poller import Ticket
 
 
 STILL_GOING = (

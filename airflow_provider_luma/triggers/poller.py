@@ -11,23 +11,18 @@ import asyncio
 import heapq
 import itertools
 import logging
-import os
 import random
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
-from weakref import WeakKeyDictionary
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, Stats
-from asgiref.sync import sync_to_async
+from airflow.providers.common.compat.sdk import Stats
 
 from airflow_provider_luma.api import (
     Generation,
     LumaAuthenticationError,
-    LumaClient,
-    LumaConnectionError,
     LumaError,
     LumaInvalidRequest,
     LumaNotFound,
@@ -36,10 +31,12 @@ from airflow_provider_luma.api import (
     LumaServerError,
 )
 from airflow_provider_luma.api.waiting import LONGEST_PAUSE
-from airflow_provider_luma.hooks.luma import LumaHook
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from airflow_provider_luma.api import LumaClient
+    from airflow_provider_luma.triggers.connections import Pollers
 
 Seen = Generation | LumaError
 
@@ -54,14 +51,14 @@ SINGLES_AT_ONCE = 16
 GATHER = 0.25
 """Seconds for which one that joins waits for others to be asked for with it."""
 
+APART = 0.01
+"""Seconds between two requests for many, or their answers come, and are parsed, at the same time."""
+
 TOLD_AT_ONCE = 10
 """Triggers that are woken in one step of the event loop."""
 
 FRESH_FOR = 300.0
-"""Seconds for which a connection is not looked up again, and a gateway's lack of a call is believed."""
-
-LOOK_AGAIN_AFTER = 1.0
-"""Seconds for which a failed look-up of a connection stands for all who name it."""
+"""Seconds for which something that was found out is believed without asking again."""
 
 CONFIRM_EVERY = 20.0
 """Seconds until an id that was asked for singly, and is unknown, is asked for singly again."""
@@ -132,6 +129,8 @@ class Poller:
         self._failed_at = float("-inf")
         self._quiet_until = float("-inf")
         self._singly_until = float("-inf")
+        self._probing = self._many_failed = False
+        self._only_many_failed = 0
         self._fits = 1
         self._refused_size = 2 * CHUNK
         self._refused_until = float("-inf")
@@ -169,6 +168,8 @@ class Poller:
                 asking = self.loop.create_task(self._ask(together))
                 self._in_flight.add(asking)
                 asking.add_done_callback(self._asked)
+                if len(together) > 1:
+                    await asyncio.sleep(APART)
             first_due = self.loop.time() if self._left_out else self._due[0][0] if self._due else float("inf")
             wake_at = max(first_due, self._quiet_until)
             if self._room() and wake_at < float("inf"):
@@ -195,7 +196,7 @@ class Poller:
 
     def _room(self) -> bool:
         at_once = SINGLES_AT_ONCE if self._size() == 1 else AT_ONCE
-        # While there is trouble, one asks for all whether it is over.
+        # While there is trouble, one is enough to ask whether it is over.
         return len(self._in_flight) < (1 if self._failures else at_once)
 
     def _together(self) -> list[Ticket]:
@@ -204,7 +205,7 @@ class Poller:
         if now < self._quiet_until or not self._room():
             return []
         together: list[Ticket] = []
-        room = self._size()
+        room = 1 if self._probing else self._size()
         while self._due and len(together) < room:
             due, _, ticket = self._due[0]
             if not ticket.left:
@@ -233,10 +234,20 @@ class Poller:
         except Exception as error:  # noqa: BLE001 - what nobody thought of must not end a thousand waits
             await self._failed(together, LumaServerError(f"The answer cannot be understood: {error!r:.200}"), sent)
         else:
-            self._failures = 0
-            if len(together) > 1:
-                self._fits = max(self._fits, len(together))
+            self._succeeded(len(together), sent)
             await self._answered(together, found, sent)
+
+    def _succeeded(self, count: int, sent: float) -> None:
+        self._failures = 0
+        if count > 1:
+            self._fits = max(self._fits, count)
+            self._only_many_failed = 0
+        elif self._probing and self._many_failed:
+            self._only_many_failed += 1
+            if self._only_many_failed > 1:
+                # The call for many is there, and does not work.
+                self._singly_until = sent + FRESH_FOR
+        self._probing = self._many_failed = False
 
     def _request(self, together: list[Ticket]) -> dict[str, Generation]:
         if len(together) == 1:
@@ -311,6 +322,9 @@ class Poller:
             pause = max(_backed_off(shortest, self._failures), getattr(error, "retry_after", None) or 0.0)
             jitter = random.uniform(1, 1.25)  # noqa: S311 - nothing here is a secret
             self._quiet_until = max(self._quiet_until, self.loop.time() + pause * jitter)
+            self._probing = True
+            if len(together) > 1 and not isinstance(error, LumaRateLimited | LumaQuotaError):
+                self._many_failed = True
         if len(together) == 1:
             together[0].failures += 1
             together[0].company = 1
@@ -336,96 +350,6 @@ class Poller:
             ticket.company = company
             ticket.due = self.loop.time()
             self._queue(ticket)
-
-
-@dataclass(eq=False)
-class _Connection:
-    """What an Airflow connection's id led to, when it was last looked up."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    poller: Poller | None = None
-    error: Exception | None = None
-    looked_up: float = float("-inf")
-
-    def fresh(self, now: float) -> bool:
-        """Say whether it need not be looked up."""
-        if self.error:
-            return now < self.looked_up + LOOK_AGAIN_AFTER
-        usable = self.poller and not self.poller.closed and self.looked_up >= self.poller.refused_at
-        return bool(usable) and now < self.looked_up + FRESH_FOR
-
-
-class Pollers:
-    """The pollers of one event loop, and which of them a connection's id leads to."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.pid = os.getpid()
-        self._pollers: dict[LumaClient, Poller] = {}
-        self._connections: dict[str, _Connection] = {}
-
-    @property
-    def waiting(self) -> int:
-        """How many generations are waited for."""
-        return sum(len(poller.tickets) for poller in self._pollers.values())
-
-    @classmethod
-    def here(cls) -> Pollers:
-        """Return those of the running event loop; a forked child does not go on with its parent's."""
-        loop = asyncio.get_running_loop()
-        known = _HERE.get(loop)
-        if known is None or known.pid != os.getpid():
-            known = _HERE[loop] = cls(loop)
-        return known
-
-    async def of_connection(self, luma_conn_id: str) -> Poller:
-        """
-        Return the poller that asks with an Airflow connection, which is looked up once for all who name it.
-
-        It is looked up again when its token was refused, and after :data:`FRESH_FOR` seconds. When that fails, what
-        it was goes on.
-
-        :raises AirflowNotFoundException: there is no such connection.
-        :raises LumaConnectionError: it could not be looked up for now.
-        :raises LumaError: it makes no sense.
-        """
-        connection = self._connections.setdefault(luma_conn_id, _Connection())
-        if not connection.fresh(self.loop.time()):
-            # One after the other, so that no step of the event loop wakes them all.
-            async with connection.lock:
-                if not connection.fresh(self.loop.time()):
-                    await self._look_up(luma_conn_id, connection)
-        if connection.error:
-            raise connection.error.with_traceback(None)
-        return cast("Poller", connection.poller)
-
-    async def _look_up(self, luma_conn_id: str, connection: _Connection) -> None:
-        hook = LumaHook(luma_conn_id, patience=0)
-        connection.error = None
-        try:
-            # Airflow looks a connection up over the triggerer's own pipe, which a plain thread may not use before 3.2.
-            client = await sync_to_async(hook.get_conn)()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end waits that could be asked for
-            if connection.poller and not connection.poller.closed:
-                hook.log.warning("Connection %r cannot be looked up again, going on as before: %s", luma_conn_id, error)
-            elif isinstance(error, AirflowNotFoundException | LumaError):
-                connection.error = error
-            else:
-                connection.error = LumaConnectionError(f"Connection {luma_conn_id!r} cannot be looked up: {error!r}")
-        else:
-            if client not in self._pollers:
-                self._pollers[client] = Poller(client, self)
-            connection.poller = self._pollers[client]
-        connection.looked_up = self.loop.time()
-
-    def closed(self, poller: Poller) -> None:
-        """Forget a poller that all have left, and with the last one everything, so that a new one starts afresh."""
-        del self._pollers[poller.client]
-        if not self._pollers and not any(connection.lock.locked() for connection in self._connections.values()):
-            _HERE.pop(self.loop, None)
-
-
-_HERE: WeakKeyDictionary[asyncio.AbstractEventLoop, Pollers] = WeakKeyDictionary()
 
 
 def _backed_off(poll_interval: float, failures: int) -> float:

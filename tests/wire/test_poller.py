@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from asgiref.sync import SyncToAsync
 
 from airflow_provider_luma.hooks.luma import LumaHook
-from airflow_provider_luma.triggers import poller
+from airflow_provider_luma.triggers import connections, poller
 from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
 from tests.wire.patience import Gateway, PatientLoop, refusal
 
@@ -215,6 +215,16 @@ class TestNoSuchCall:
         assert len([now for now, ids in far.asked if isinstance(ids, list) and now < 1300]) == 1
         assert far.asked[-1][1] == far.batches[-1]
 
+    @pytest.mark.parametrize("status", [403, 500])
+    def test_broken(self, gateway, loop, status):
+        """A call for many that never works is done without, too."""
+        far = gateway(seconds=200)
+        far.many = lambda ids: refusal(status)
+        fired = loop.run(events(far.submit(150)))
+        assert statuses(fired) == {"success": 150}
+        assert max(at for _, at in fired) <= 1206
+        assert len(far.batches) <= 12
+
 
 class TestTooMany:
     @pytest.mark.parametrize("status", [400, 413])
@@ -386,7 +396,7 @@ class TestTrouble:
             far.sandbox_gateway.settings = type(far.sandbox_gateway.settings)(token="another", seconds=60)
             connect(host=far.url, password="another")
             await asyncio.sleep(20)
-            known.update(_.client for _ in poller.Pollers.here()._pollers.values())
+            known.update(_.client for _ in connections.Pollers.here()._pollers.values())
             return await fired
 
         fired = loop.run(waiting())
@@ -474,7 +484,7 @@ class TestLeaving:
                 far.one = lambda one, cancelled=cancelled: in_the_middle(loop, cancelled)
                 await asyncio.gather(cancelled, return_exceptions=True)
                 assert cancelled.cancelled()
-                assert loop not in poller._HERE
+                assert loop not in connections._HERE
             far.one = lambda one: None
             return await event(second)
 

@@ -1,0 +1,111 @@
+"""Which poller asks for an Airflow connection, in each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+from weakref import WeakKeyDictionary
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from asgiref.sync import sync_to_async
+
+from airflow_provider_luma.api import LumaConnectionError, LumaError
+from airflow_provider_luma.hooks.luma import LumaHook
+from airflow_provider_luma.triggers.poller import FRESH_FOR, Poller
+
+if TYPE_CHECKING:
+    from airflow_provider_luma.api import LumaClient
+
+LOOK_AGAIN_AFTER = 1.0
+"""Seconds for which a failed look-up of a connection stands for all who name it."""
+
+_HERE: WeakKeyDictionary[asyncio.AbstractEventLoop, Pollers] = WeakKeyDictionary()
+
+
+@dataclass(eq=False)
+class _Connection:
+    """What an Airflow connection's id led to, when it was last looked up."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    poller: Poller | None = None
+    error: Exception | None = None
+    looked_up: float = float("-inf")
+
+    def fresh(self, now: float) -> bool:
+        """Say whether it need not be looked up."""
+        if self.error:
+            return now < self.looked_up + LOOK_AGAIN_AFTER
+        usable = self.poller and not self.poller.closed and self.looked_up >= self.poller.refused_at
+        return bool(usable) and now < self.looked_up + FRESH_FOR
+
+
+class Pollers:
+    """The pollers of one event loop, and which of them a connection's id leads to."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.pid = os.getpid()
+        self._pollers: dict[LumaClient, Poller] = {}
+        self._connections: dict[str, _Connection] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many generations are waited for."""
+        return sum(len(poller.tickets) for poller in self._pollers.values())
+
+    @classmethod
+    def here(cls) -> Pollers:
+        """Return those of the running event loop; a forked child does not go on with its parent's."""
+        loop = asyncio.get_running_loop()
+        known = _HERE.get(loop)
+        if known is None or known.pid != os.getpid():
+            known = _HERE[loop] = cls(loop)
+        return known
+
+    async def of_connection(self, luma_conn_id: str) -> Poller:
+        """
+        Return the poller that asks with an Airflow connection, which is looked up once for all who name it.
+
+        It is looked up again when its token was refused, and after :data:`FRESH_FOR` seconds. When that fails, what
+        it was goes on.
+
+        :raises AirflowNotFoundException: there is no such connection.
+        :raises LumaConnectionError: it could not be looked up for now.
+        :raises LumaError: it makes no sense.
+        """
+        connection = self._connections.setdefault(luma_conn_id, _Connection())
+        if not connection.fresh(self.loop.time()):
+            # One after the other, so that no step of the event loop wakes them all.
+            async with connection.lock:
+                if not connection.fresh(self.loop.time()):
+                    await self._look_up(luma_conn_id, connection)
+        if connection.error:
+            raise connection.error.with_traceback(None)
+        return cast("Poller", connection.poller)
+
+    async def _look_up(self, luma_conn_id: str, connection: _Connection) -> None:
+        hook = LumaHook(luma_conn_id, patience=0)
+        connection.error = None
+        try:
+            # Airflow looks a connection up over the triggerer's own pipe, which a plain thread may not use before 3.2.
+            client = await sync_to_async(hook.get_conn)()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end waits that could be asked for
+            if connection.poller and not connection.poller.closed:
+                hook.log.warning("Connection %r cannot be looked up again, going on as before: %s", luma_conn_id, error)
+            elif isinstance(error, AirflowNotFoundException | LumaError):
+                connection.error = error
+            else:
+                connection.error = LumaConnectionError(f"Connection {luma_conn_id!r} cannot be looked up: {error!r}")
+        else:
+            if client not in self._pollers:
+                self._pollers[client] = Poller(client, self)
+            connection.poller = self._pollers[client]
+        connection.looked_up = self.loop.time()
+
+    def closed(self, poller: Poller) -> None:
+        """Forget a poller that all have left, and with the last one everything, so that a new one starts afresh."""
+        del self._pollers[poller.client]
+        if not self._pollers and not any(connection.lock.locked() for connection in self._connections.values()):
+            _HERE.pop(self.loop, None)
