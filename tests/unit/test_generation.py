@@ -151,6 +151,14 @@ def test_bad_row():
     assert set(parse_generations([None, {}, {"id": "x", "state": "pending"}, 7], call="Asking")) == {"x"}
 
 
+@pytest.mark.parametrize(("finish_time", "expected"), [(0, None), (None, None), (1768469400, "2026-01-15T09:30:00Z")])
+def test_finished_at(finish_time, expected):
+    """A row of the gateway's task table says when the generation ended, or 0."""
+    row = {"task_id": "x", "status": "SUCCESS", "finish_time": finish_time, "data": None}
+    finished_at = parse_generation(row, call="x").finished_at
+    assert finished_at == (expected and pendulum.parse(expected))
+
+
 def test_id_left_out():
     """An answer with a state and without an id is about the generation that was asked for."""
     assert parse_generation({"state": "pending"}, call="Asking", task_id="x").id == "x"
