@@ -33,12 +33,16 @@ class _Connection:
     error: Exception | None = None
     looked_up: float = float("-inf")
 
+    @property
+    def usable(self) -> bool:
+        """Say whether there is a poller whose token has not been refused."""
+        return bool(self.poller and not self.poller.closed and self.looked_up >= self.poller.refused_at)
+
     def fresh(self, now: float) -> bool:
         """Say whether it need not be looked up."""
         if self.error:
             return now < self.looked_up + LOOK_AGAIN_AFTER
-        usable = self.poller and not self.poller.closed and self.looked_up >= self.poller.refused_at
-        return bool(usable) and now < self.looked_up + FRESH_FOR
+        return self.usable and now < self.looked_up + FRESH_FOR
 
 
 class Pollers:
@@ -76,7 +80,8 @@ class Pollers:
         :raises LumaError: it makes no sense.
         """
         connection = self._connections.setdefault(luma_conn_id, _Connection())
-        if not connection.fresh(self.loop.time()):
+        looking = connection.usable and connection.lock.locked()
+        if not connection.fresh(self.loop.time()) and not looking:
             # One after the other, so that no step of the event loop wakes them all.
             async with connection.lock:
                 if not connection.fresh(self.loop.time()):
