@@ -33,7 +33,8 @@ class LumaGenerationTrigger(BaseTrigger):
     All that wait in one triggerer, on the same gateway with the same token, are asked for together.
 
     The event: ``{"status": "success", "generation": {...}}`` with the generation as the sensor returns it, or
-    ``{"status": "error", "error": <name of the LumaError>, "message": ..., "generation": {...} or None}``.
+    ``{"status": "error", "error": <name of the LumaError>, "message": ..., "retry_may_help": ..., "generation": {...}
+    or None}``.
 
     :param generation_id: what to wait for.
     :param luma_conn_id: the connection to ask with; the token itself is never in a trigger's row.
@@ -73,7 +74,13 @@ class LumaGenerationTrigger(BaseTrigger):
         except LumaError as error:
             failed = error.generation.as_dict() if isinstance(error, LumaGenerationFailed) else None
             yield TriggerEvent(
-                {"status": "error", "error": type(error).__name__, "message": str(error), "generation": failed}
+                {
+                    "status": "error",
+                    "error": type(error).__name__,
+                    "message": str(error),
+                    "retry_may_help": error.retry_may_help,
+                    "generation": failed,
+                }
             )
         else:
             if generation.finished_at:
@@ -119,4 +126,6 @@ def generation_from(event: Mapping[str, Any]) -> Generation:
         return Generation.from_dict(event["generation"])
     if event["generation"]:
         raise LumaGenerationFailed(Generation.from_dict(event["generation"]))
-    raise getattr(errors, event["error"], LumaError)(event["message"])
+    error: LumaError = getattr(errors, event["error"], LumaError)(event["message"])
+    error.retry_may_help = event["retry_may_help"]
+    raise error

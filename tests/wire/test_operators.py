@@ -321,6 +321,21 @@ class TestSensor:
         sensor = LumaGenerationSensor(task_id="wait", generation_id=submitted("[fail] it"), target_state=target_state)
         assert run(sensor, ti)["failure_reason"] == "Job failed"
 
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_never_failed(self, deferrable, submitted, ti):
+        """A failure that will never be is not waited for again, in either mode."""
+        sensor = LumaGenerationSensor(
+            task_id="wait", generation_id=submitted(), target_state="failed", deferrable=deferrable
+        )
+        if deferrable:
+            with pytest.raises(TaskDeferred) as caught:
+                run(sensor, ti)
+            with pytest.raises(AirflowFailException, match="will never be failed"):
+                resume(sensor, caught.value, ti)
+        else:
+            with pytest.raises(AirflowFailException, match="will never be failed"):
+                run(sensor, ti)
+
     def test_soft_fail(self, submitted, ti):
         """soft_fail skips in place of failing."""
         sensor = LumaGenerationSensor(task_id="wait", generation_id=submitted("[fail] it"), soft_fail=True)
