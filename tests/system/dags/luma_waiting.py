@@ -7,15 +7,13 @@ from airflow.sdk import dag, task
 from airflow_provider_luma.sensors.luma import LumaGenerationSensor
 
 
-@dag(schedule=None, params={"ids": [], "luma_conn_id": "luma_default"}, max_active_tasks=32)
+@dag(schedule=None, params={"ids": []}, max_active_tasks=32)
 def luma_waiting():
     @task
     def ids(params):
         return params["ids"]
 
-    LumaGenerationSensor.partial(task_id="wait", luma_conn_id="{{ params.luma_conn_id }}", deferrable=True).expand(
-        generation_id=ids()
-    )
+    LumaGenerationSensor.partial(task_id="wait", deferrable=True).expand(generation_id=ids())
 
 
 luma_waiting()
