@@ -3,7 +3,7 @@
 PYTHON ?= python3
 AIRFLOW ?= 3.3.2
 VENV ?= .venv
-TESTS ?= tests
+TESTS ?= tests/unit tests/wire tests/system
 OLDEST := 3.0.6
 
 .PHONY: help demo airflow test test-oldest lint chaos waiting clean
@@ -11,8 +11,9 @@ OLDEST := 3.0.6
 help:
 	@echo "make demo         make a first video with Airflow, against a local sandbox"
 	@echo "make airflow      the same in Airflow's UI"
-	@echo "make test         all tests; TESTS=tests/unit for some"
+	@echo "make test         unit, wire and system tests; TESTS=tests/unit for some"
 	@echo "make test-oldest  unit and wire tests on Airflow $(OLDEST)"
+	@echo "make test-scale   a real triggerer with 500 deferred tasks"
 	@echo "make lint         ruff and mypy"
 	@echo "make chaos        kill Airflow at random while it makes a hundred videos, and count what was paid"
 	@echo "make waiting      let thousands of triggers wait, beside those of Airflow's HTTP provider, and measure both"
@@ -29,6 +30,9 @@ test: $(VENV)/dev-$(AIRFLOW).stamp
 
 test-oldest:
 	@$(MAKE) --no-print-directory test AIRFLOW=$(OLDEST) VENV=.venv-$(OLDEST) TESTS="tests/unit tests/wire"
+
+test-scale:
+	@$(MAKE) --no-print-directory test TESTS=tests/scale
 
 lint: $(VENV)/dev-$(AIRFLOW).stamp
 	$(VENV)/bin/ruff check
