@@ -6,7 +6,7 @@ VENV ?= .venv
 TESTS ?= tests/unit tests/wire tests/system
 OLDEST := 3.0.6
 
-.PHONY: help demo airflow test test-oldest lint chaos waiting clean
+.PHONY: help demo airflow test test-oldest test-scale lint chaos waiting clean
 
 help:
 	@echo "make demo         make a first video with Airflow, against a local sandbox"
