@@ -1,0 +1,1 @@
+"""What submits generations."""
