@@ -44,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
     add("--batch-limit", type=int, default=0, metavar="N", help="ids in one POST /luma/tasks; 0 is any number")
     add("--latency", type=float, default=0.0, metavar="S", help="seconds before every answer")
     add("--visible-after", type=float, default=0.0, metavar="S", help="seconds until a new id is found")
+    add("--video", default="", metavar="FILE", help="send this file as the video, in place of the sandbox's own clips")
+    add("--url-seconds", type=float, default=0.0, metavar="S", help="how long a file's URL is good; 0 is for ever")
+    add("--no-ranges", dest="ranges", action="store_false", help="send files only whole, never a part of one")
     add("--prefix", default="", metavar="PATH", help="serve the calls under this path too, such as /v1")
     add("--version", action="version", version=__version__)
     return options

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from airflow_provider_luma.sandbox import answers
+from airflow_provider_luma.sandbox import answers, cdn
 from airflow_provider_luma.sandbox.answers import Cut, Refused
 from airflow_provider_luma.sandbox.gateway import Gateway, Generation, Settings, words_of
 from airflow_provider_luma.sandbox.weather import Weather
@@ -44,7 +44,8 @@ def create_app(settings: Settings | None = None, *, clock: Callable[[], float] =
         routes += luma_routes(gateway, f"/{prefix}")
     bound = functools.partial
     routes += [
-        Route("/cdn/{task_id}/{file}", bound(cdn, gateway)),
+        Route("/cdn/{task_id}/{file}", bound(cdn.send_file, gateway)),
+        Route("/cdn/until-{until:float}/{task_id}/{file}", bound(cdn.send_file, gateway)),
         Route("/sandbox", bound(show, gateway)),
         Route("/sandbox", bound(reset, gateway), methods=["DELETE"]),
         Route("/sandbox/weather", bound(change_weather, gateway), methods=["POST"]),
@@ -131,7 +132,7 @@ async def query(gateway: Gateway, request: Request) -> Response:
     generation.polls += 1
     if generation.polls % 2 == 0 and "flaky" in words_of(generation.prompt):
         raise Refused(answers.page(502))
-    return JSONResponse(answers.generation_body(generation, generation.state, cdn_of(request)))
+    return JSONResponse(answers.generation_body(generation, generation.state, cdn.address(gateway, request)))
 
 
 async def query_many(gateway: Gateway, request: Request) -> Response:
@@ -147,7 +148,7 @@ async def query_many(gateway: Gateway, request: Request) -> Response:
     generations = found(gateway, ids)
     for generation in generations:
         generation.polls += 1
-    return JSONResponse(answers.tasks_body(settings.batch_shape, generations, cdn_of(request)))
+    return JSONResponse(answers.tasks_body(settings.batch_shape, generations, cdn.address(gateway, request)))
 
 
 def ids_of(body: Any) -> list[str]:
@@ -199,31 +200,13 @@ async def read_json(request: Request) -> Any:
     return body
 
 
-def cdn_of(request: Request) -> str:
-    """Say where the CDN is for this client."""
-    return f"{request.url.scheme}://{request.url.netloc}/cdn"
-
-
-async def cdn(gateway: Gateway, request: Request) -> Response:
-    """Send a file of a completed generation."""
-    if "authorization" in request.headers:
-        gateway.counts["tokens_at_cdn"] += 1
-    generation = gateway.find(request.path_params["task_id"])
-    file = request.path_params["file"]
-    if generation is None or generation.state != "completed":
-        return PlainTextResponse("Not Found", 404)
-    try:
-        path = generation.clip.path(file)
-    except KeyError:
-        return PlainTextResponse("Not Found", 404)
-    return FileResponse(path, media_type="video/mp4" if path.suffix == ".mp4" else "image/jpeg")
-
-
 async def show(gateway: Gateway, request: Request) -> Response:
     """Say what happened: a page for a browser, JSON for a program."""
     if "text/html" in request.headers.get("accept", ""):
         return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers={"Vary": "Accept"})
-    return JSONResponse(gateway.report(cdn_of(request)), headers={"Vary": "Accept", "Cache-Control": "no-store"})
+    return JSONResponse(
+        gateway.report(cdn.address(gateway, request)), headers={"Vary": "Accept", "Cache-Control": "no-store"}
+    )
 
 
 async def reset(gateway: Gateway, _: Request) -> Response:

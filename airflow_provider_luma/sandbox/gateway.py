@@ -48,6 +48,9 @@ class Settings:
     :param batch_limit: how many ids `POST /luma/tasks` takes; 0, the default, is any number.
     :param latency: seconds before every answer of the four calls, 0 by default.
     :param visible_after: seconds for which a new id is answered as not found, 0 by default.
+    :param video: path of a file that is sent as the video, in place of the sandbox's own clips.
+    :param url_seconds: for how long the URL of a file is good; 0, the default, is for ever.
+    :param ranges: whether a part of a file can be asked for, true by default.
     :param prefix: a path under which the four calls are served as well, such as `/v1`.
     """
 
@@ -58,6 +61,9 @@ class Settings:
     batch_limit: int = 0
     latency: float = 0.0
     visible_after: float = 0.0
+    video: str = ""
+    url_seconds: float = 0.0
+    ranges: bool = True
     prefix: str = ""
 
 
@@ -203,6 +209,7 @@ class Gateway:
             "batch_polls": self.counts["batch_polls"],
             "requests": self.counts["requests"],
             "at_once": self.most_at_once,
+            "downloads": self.counts["downloads"],
             "tokens_at_cdn": self.counts["tokens_at_cdn"],
             "user_agents": list(self.user_agents),
             "generations": generations,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 STATUS_FAILURES = frozenset({"429", "500", "502", "503", "504", "drop", "html", "hang"})
+CDN_FAILURES = frozenset({"403", "429", "500", "503", "cut", "html", "json"})
 # A submission that these refuse is surely not charged; `drop_after_accept` is charged and says nothing.
 SUBMIT_FAILURES = frozenset({"402", "403", "413", "429", "drop_after_accept"})
 
@@ -20,6 +21,8 @@ class Weather:
         `drop` (connection cut), `html` (200 with a page) or `hang` (no answer), each 0 to 1, 1 in total at most.
     :param submit: how likely each failure of a submission is: `402`, `403`, `413`, `429` (not accepted), or
         `drop_after_accept` (accepted and charged, then the connection cut).
+    :param cdn: how likely each failure of a file's download is: `403`, `429`, `500`, `503`, `html` or `json` (200 with
+        that), or `cut` (a twentieth of the file, then the connection is closed).
     :param down: every call gets its connection cut.
     :param revoked: every token is refused with 401.
     :param hang_seconds: how long a status query that hangs is kept waiting, 30 by default.
@@ -28,6 +31,7 @@ class Weather:
 
     status: dict[str, float] = field(default_factory=dict)
     submit: dict[str, float] = field(default_factory=dict)
+    cdn: dict[str, float] = field(default_factory=dict)
     down: bool = False
     revoked: bool = False
     hang_seconds: float = 30.0
@@ -38,6 +42,7 @@ class Weather:
         for name, chances, known in (
             ("status", self.status, STATUS_FAILURES),
             ("submit", self.submit, SUBMIT_FAILURES),
+            ("cdn", self.cdn, CDN_FAILURES),
         ):
             unknown = set(chances) - known
             if unknown:
@@ -67,6 +72,10 @@ class Weather:
     def submit_failure(self) -> str | None:
         """Say which failure this submission meets, or None."""
         return self.draw(self.submit)
+
+    def cdn_failure(self) -> str | None:
+        """Say which failure this download meets, or None."""
+        return self.draw(self.cdn)
 
     def draw(self, chances: dict[str, float]) -> str | None:
         """Draw one of the failures by its chance, or None."""

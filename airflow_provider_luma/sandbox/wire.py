@@ -14,9 +14,9 @@ class CuttableProtocol(H11Protocol):
     """uvicorn's HTTP/1.1, with a way for an answer to cut its own connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Hand every request on this connection the means to cut it, as `cut` in its state."""
+        """Hand every request the means to cut this connection, and to close it after what was sent, in its state."""
         super().connection_made(transport)
-        self.app_state = {**self.app_state, "cut": transport.abort}
+        self.app_state = {**self.app_state, "cut": transport.abort, "close": transport.close}
 
     def shutdown(self) -> None:
         """Cut the connection, because an answer that hangs would hold up the server."""

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from http.client import HTTPConnection, RemoteDisconnected
+from http.client import HTTPConnection, IncompleteRead, RemoteDisconnected
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -454,6 +454,57 @@ def test_cdn_token(sandbox):
     assert sandbox.report()["tokens_at_cdn"] == 1
 
 
+def test_cdn_expires(clock):
+    """A file's URL can be good for some seconds only; a later answer has a later one."""
+    with Sandbox(seconds=0, url_seconds=10, clock=clock) as sandbox:
+        task_id = submitted_id(sandbox)
+        first = query(sandbox, task_id).json["video"]["url"].removeprefix(sandbox.url)
+        assert call(sandbox, "GET", first, headers={}).status == 200
+        clock.now += 11
+        assert call(sandbox, "GET", first, headers={}).status == 403
+        again = query(sandbox, task_id).json["video"]["url"].removeprefix(sandbox.url)
+        assert call(sandbox, "GET", again, headers={}).status == 200
+
+
+def test_cdn_own_video(tmp_path):
+    """A file of the user's own can be the video, and files can be sent only whole."""
+    video = tmp_path / "video.mp4"
+    video.write_bytes(b"ftyp" * 1000)
+    with Sandbox(seconds=0, video=str(video), ranges=False) as sandbox:
+        path = f"/cdn/{submitted_id(sandbox)}/video.mp4"
+        answer = call(sandbox, "GET", path, headers={"Range": "bytes=100-199"})
+        assert (answer.status, answer.content) == (200, video.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "kind"),
+    [
+        ("403", 403, "text/html"),
+        ("429", 429, "application/json"),
+        ("500", 500, "text/html"),
+        ("503", 503, "text/html"),
+        ("html", 200, "text/html"),
+        ("json", 200, "application/json"),
+    ],
+)
+def test_cdn_weather(failure, status, kind, sandbox):
+    """A download can meet trouble."""
+    sandbox.weather(cdn={failure: 1})
+    answer = call(sandbox, "GET", f"/cdn/{submitted_id(sandbox)}/video.mp4", headers={})
+    assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (status, kind)
+
+
+def test_cdn_cut(sandbox):
+    """A download can be cut after a twentieth of the file, and goes on from wherever it is asked to."""
+    path = f"/cdn/{submitted_id(sandbox)}/video.mp4"
+    whole = call(sandbox, "GET", path, headers={}).content
+    sandbox.weather(cdn={"cut": 1})
+    for start in (0, 1000):
+        with pytest.raises(IncompleteRead) as caught:
+            call(sandbox, "GET", path, headers={"Range": f"bytes={start}-"})
+        assert caught.value.partial == whole[start : start + len(whole) // 20 + 1]
+
+
 def test_clips(sandbox):
     """The clips are small, H.264, and of the size that the gateway says."""
     for clip in CLIPS:
@@ -506,6 +557,7 @@ def test_report(sandbox):
         "batch_polls": 1,
         "requests": 4,
         "at_once": 1,
+        "downloads": 0,
         "tokens_at_cdn": 0,
         "user_agents": ["airflow"],
     }
