@@ -6,7 +6,7 @@ VENV ?= .venv
 TESTS ?= tests/unit tests/wire tests/system
 OLDEST := 3.0.6
 
-.PHONY: help demo airflow test test-oldest test-scale lint chaos waiting clean
+.PHONY: help demo airflow test test-oldest test-scale lint chaos waiting download clean
 
 help:
 	@echo "make demo         make a first video with Airflow, against a local sandbox"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint         ruff and mypy"
 	@echo "make chaos        kill Airflow at random while it makes a hundred videos, and count what was paid"
 	@echo "make waiting      let thousands of triggers wait, beside those of Airflow's HTTP provider, and measure both"
+	@echo "make download     fetch 1 GiB, beside curl and a plain stream, and measure all three"
 	@echo "make clean        remove what the targets above have set up"
 
 demo: $(VENV)/runtime-$(AIRFLOW).stamp
@@ -44,6 +45,9 @@ chaos: $(VENV)/dev-$(AIRFLOW).stamp
 
 waiting: $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m benchmarks.waiting
+
+download: $(VENV)/dev-$(AIRFLOW).stamp
+	@$(VENV)/bin/python -m benchmarks.download
 
 clean:
 	rm -rf .venv .venv-* .airflow

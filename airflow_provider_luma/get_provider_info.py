@@ -20,6 +20,9 @@ def get_provider_info() -> dict[str, object]:
         "operators": [{"integration-name": "Luma", "python-modules": ["airflow_provider_luma.operators.luma"]}],
         "sensors": [{"integration-name": "Luma", "python-modules": ["airflow_provider_luma.sensors.luma"]}],
         "triggers": [{"integration-name": "Luma", "python-modules": ["airflow_provider_luma.triggers.luma"]}],
+        "task-decorators": [
+            {"class-name": "airflow_provider_luma.decorators.luma.luma_video_task", "name": "luma_video"}
+        ],
         "connection-types": [
             {
                 "connection-type": "luma",

@@ -23,6 +23,9 @@ def main(folder: Path, airflow: str, group: str) -> None:
 
     groups = [] if group == "runtime" else ["--group", group]
     wanted = ["--editable", ".", "apache-airflow==" + airflow, *groups]
+    if airflow.startswith(("3.0.", "3.1.")):
+        # What Airflow's own constraints have there: with a newer one its ObjectStoragePath opens no object store.
+        wanted.append("universal-pathlib<0.3")
     pip = [python, "-m", "pip"]
     quiet = ["--quiet", "--disable-pip-version-check"]
     uv = [str(folder / "bin" / "uv"), "pip", "install", "--quiet", "--system-certs", "--python", python]

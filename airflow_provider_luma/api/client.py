@@ -22,6 +22,7 @@ from airflow_provider_luma.api.errors import (
     LumaError,
     LumaRateLimited,
     LumaServerError,
+    cause,
 )
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ class LumaClient:
         except requests.Timeout as error:
             raise LumaConnectionError(f"{call}: no answer within {limit:g} s.") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise LumaConnectionError(f"{call}: {_cause(error)}.") from error
+            raise LumaConnectionError(f"{call}: {cause(error)}.") from error
         except OSError as error:
             raise LumaConnectionError(f"{call}: {error}.") from error
         finally:
@@ -352,10 +353,3 @@ def _wait(state: tenacity.RetryCallState) -> float:
 def _log_wait(state: tenacity.RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     log.info("%s Trying again in %.1f s.", error, state.upcoming_sleep)
-
-
-def _cause(error: BaseException) -> str:
-    """Return what is at the bottom of an exception of requests, which wraps one of urllib3's, which wraps one more."""
-    while error.__context__:
-        error = error.__context__
-    return str(error)[:200].rstrip(".") or type(error).__name__

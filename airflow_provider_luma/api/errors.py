@@ -100,9 +100,11 @@ class LumaServerError(LumaApiError):
     """
     The gateway, or something in front of it, is in trouble or cannot be understood.
 
-    ``maybe_charged`` says whether a submission that is answered like this may have been accepted all the same.
+    ``maybe_charged`` says whether a submission that is answered like this may have been accepted all the same;
+    ``retry_after`` is the number of seconds that the gateway asked to wait, or None.
     """
 
+    retry_after: float | None = None
     maybe_charged: bool = True
 
 
@@ -128,3 +130,10 @@ class LumaGenerationFailed(LumaError):
 
     def __reduce__(self) -> tuple[type[LumaGenerationFailed], tuple[Generation]]:
         return type(self), (self.generation,)
+
+
+def cause(error: BaseException) -> str:
+    """Return what is at the bottom of an exception of requests, which wraps one of urllib3's, which wraps one more."""
+    while error.__context__:
+        error = error.__context__
+    return str(error)[:200].rstrip(".") or type(error).__name__

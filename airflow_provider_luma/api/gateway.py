@@ -242,6 +242,7 @@ def parse_generation(payload: Any, *, call: str, task_id: str | None = None) -> 
         state_name=state_name,
         video_url=_text(video.get("url")),
         download_url=_text(video.get("download_url")),
+        video_raw_url=_text(video_raw.get("url")),
         thumbnail_url=_text(part("thumbnail").get("url")),
         last_frame_url=_text(part("last_frame").get("url")),
         width=_whole(video.get("width")) or _whole(video_raw.get("width")),
@@ -320,8 +321,8 @@ def _error(
         code=code,
         request_id=_text(_object(payload).get("request_id")) or headers.get("X-Oneapi-Request-Id"),
     )
-    if isinstance(error, LumaRateLimited):
-        error.retry_after = _seconds_until(headers.get("Retry-After"))
+    if isinstance(error, LumaRateLimited | LumaServerError):
+        error.retry_after = seconds_until(headers.get("Retry-After"))
     if isinstance(error, LumaServerError):
         error.maybe_charged = status >= 400 and not detailed
     return error
@@ -368,7 +369,7 @@ def _shortened(text: str | None) -> str | None:
     return " ".join(text[:300].split()) if text else None
 
 
-def _seconds_until(retry_after: str | None) -> float | None:
+def seconds_until(retry_after: str | None) -> float | None:
     """Return the seconds that a Retry-After header means, given as seconds or as a date: a day at most."""
     if not retry_after:
         return None

@@ -27,6 +27,9 @@ VISIBLE_FIELDS = (
 )
 """What a DAG sees of a generation, in XCom and in trigger events."""
 
+ASSETS = ("video", "video_raw", "thumbnail", "last_frame")
+"""The files of a completed generation."""
+
 
 class GenerationState(str, Enum):
     """Where a generation is between submission and video."""
@@ -62,6 +65,7 @@ class Generation:
     video_url: str | None = None
     download_url: str | None = None
     """Where to fetch the video that is to be stored, where the gateway has a URL of its own for that."""
+    video_raw_url: str | None = None
     thumbnail_url: str | None = None
     last_frame_url: str | None = None
     width: int | None = None
@@ -74,6 +78,13 @@ class Generation:
     """When it ended, to the second; only some gateways say so, and only when asked for many."""
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """The answer as it came, with every field this class does not have."""
+
+    def asset_url(self, asset: str) -> str | None:
+        """Return where to fetch one of :data:`ASSETS`; of a video, the URL meant for that before any other."""
+        if asset == "video" and self.download_url:
+            return self.download_url
+        url: str | None = getattr(self, f"{asset}_url")
+        return url
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields of :data:`VISIBLE_FIELDS` as JSON types, the time as RFC 3339 in UTC."""

@@ -12,14 +12,17 @@ from urllib.parse import urlsplit
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook
 
 from airflow_provider_luma.api import (
+    GenerationState,
     LumaApiError,
     LumaAuthenticationError,
     LumaClient,
     LumaConnectionError,
     LumaError,
+    LumaGenerationFailed,
     LumaInvalidRequest,
     LumaNotFound,
 )
+from airflow_provider_luma.api.download import Download
 from airflow_provider_luma.api.gateway import gateway_url, is_this_machine
 from airflow_provider_luma.api.waiting import Wait
 
@@ -117,6 +120,42 @@ class LumaHook(BaseHook):
             if generation:
                 return generation
             time.sleep(wait.pause(poll_interval))
+
+    def download(self, generation: Generation, asset: str = "video") -> Download:
+        """
+        Return the download of one of a completed generation's files.
+
+        The gateway is asked for its URL, as old ones expire; only where it cannot be is that of ``generation`` tried.
+
+        :param generation: of which at least the id is known.
+        :param asset: ``video``, ``video_raw``, ``thumbnail`` or ``last_frame``.
+        :raises LumaGenerationFailed: it failed, so that there is none.
+        :raises LumaError: it is not completed, or has no such file, or nobody knows where that is.
+        """
+        client = self.get_conn()
+
+        def fresh_url(asking: LumaHook = self) -> str:
+            now = asking.get_generation(generation.id)
+            if now.state is GenerationState.FAILED:
+                raise LumaGenerationFailed(now)
+            url = now.asset_url(asset)
+            if not url:
+                raise LumaError(
+                    f"Generation {now.id} is {now.state} and has no {asset} to store. Wait for it with "
+                    "LumaGenerationSensor first; if it is completed, the gateway gave no URL."
+                )
+            return url
+
+        known = generation.asset_url(asset)
+        try:
+            url = fresh_url(LumaHook(self.luma_conn_id, patience=0) if known else self)
+        except (LumaApiError, LumaConnectionError) as error:
+            if known is None:
+                raise
+            self.log.warning("%s Trying the URL that was given.", error)
+            url = known
+        host = urlsplit(client.url).hostname or ""
+        return Download(url, fresh_url, gateway_host=host, timeout=client.timeout, verify=client.verify)
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask for a generation that cannot exist, which costs nothing, and say what the answer means."""

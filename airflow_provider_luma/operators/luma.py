@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from abc import abstractmethod
-from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,15 +13,23 @@ from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow_provider_luma.api import LumaAmbiguousSubmission, LumaRateLimited
 from airflow_provider_luma.api.gateway import ARGUMENT_TYPES, EXTEND_ARGUMENTS, generation_path, request_body
 from airflow_provider_luma.hooks.luma import LumaHook, failing_for_good
+from airflow_provider_luma.operators.download import LumaDownloadVideoOperator
+from airflow_provider_luma.operators.images import ImageField, data_uri, is_stored
+from airflow_provider_luma.operators.lineage import announce, collect, openlineage, without_images, without_keys
 from airflow_provider_luma.operators.submission import WAYS_ON, Submission, remember_success
+from airflow_provider_luma.operators.template import is_template
 from airflow_provider_luma.triggers.luma import STILL_GOING, LumaGenerationTrigger, generation_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_provider_luma.api import Generation
+
+__all__ = ["LumaDownloadVideoOperator", "LumaExtendVideoOperator", "LumaGenerateVideoOperator"]
+
+IMAGES = ("image_url", "image_end_url")
 
 
 class _SubmittingOperator(BaseOperator):
@@ -39,6 +46,15 @@ class _SubmittingOperator(BaseOperator):
 
     arguments: ClassVar[tuple[str, ...]]
     """The arguments that go into the request, by the gateway's own names."""
+
+    late: ClassVar[tuple[str, ...]] = ()
+    """Those that are only known when the task runs, whatever they look like."""
+
+    same_at_each_try: ClassVar[bool] = True
+    """Whether a retry makes the same request, unless somebody has changed it."""
+
+    image_url = ImageField()
+    image_end_url = ImageField()
 
     def __init__(
         self,
@@ -62,6 +78,7 @@ class _SubmittingOperator(BaseOperator):
         self.on_ambiguous_submission = on_ambiguous_submission
         self._submitted: str | None = None
         self._submission: Submission | None = None
+        self._made: list[str] = []
         # Not when it is done but when Airflow has taken note: until then it may still fail, and be tried again.
         self.on_success_callback = [*self.on_success_callback, remember_success]
 
@@ -69,21 +86,23 @@ class _SubmittingOperator(BaseOperator):
         """Submit, or go on with what an earlier try submitted; push the task id, and wait where that was asked for."""
         hook = LumaHook(self.luma_conn_id)
         with failing_for_good():
-            self._submission = submission = Submission(context, self._request(), self.log)
+            self._submission = submission = Submission(context, self._request, self.log)
             resubmit = self.on_ambiguous_submission == "resubmit"
             # One look is enough here: who cannot be asked now is waited for.
             asking = LumaHook(self.luma_conn_id, patience=0)
-            generation_id = submission.taken_up(asking, resubmit=resubmit)
+            generation_id = submission.taken_up(asking, resubmit=resubmit, compare=self.same_at_each_try)
             generation_id = generation_id or self._submit_now(context, hook, submission)
         self._submitted = generation_id
         if self.do_xcom_push:
             context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=generation_id)
         if not self.wait_for_completion:
+            announce(context, self.outlets, None, {"generation_id": generation_id})
             return generation_id
         if self.deferrable:
             self.defer(
                 trigger=LumaGenerationTrigger(generation_id, self.luma_conn_id, self.poll_interval),
                 method_name=self.execute_complete.__name__,
+                kwargs=self._kept(),
                 timeout=self._time_left(context),
             )
         with failing_for_good():
@@ -107,12 +126,36 @@ class _SubmittingOperator(BaseOperator):
         if self._submitted:
             self.log.warning(STILL_GOING, self._submitted)
 
+    def _kept(self) -> dict[str, Any]:
+        """Return what the process that goes on after the wait has to know, as arguments of its method."""
+        return {}
+
     def _finish(self, context: Context, generation: Generation) -> str:
+        self._submitted = generation.id
         if not generation.video_url:
             self.log.warning("Generation %s is completed, but the gateway gives no URL of its video.", generation.id)
         if self.do_xcom_push:
             context["ti"].xcom_push(key="generation", value=generation.as_dict())
+        if generation.video_url:
+            self._made.append(generation.video_url)
+            collect(LumaHook(self.luma_conn_id), outputs=self._made)
+        announce(
+            context, self.outlets, generation.video_url, {"generation_id": generation.id, "uri": generation.video_url}
+        )
         return generation.id
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002
+        """Return what OpenLineage is told, by its provider, which calls this."""
+        from airflow_provider_luma.operators import storage
+
+        given = {**self._given(), **(self.extra_body or {})}
+        images = [given.pop(name) for name in IMAGES if given.get(name)]
+        read = [storage.uri_of(storage.open_path(image)) if is_stored(image) else image for image in images]
+        request = {name: without_images(value) for name, value in given.items() if value is not None}
+        if "notify_hook" in request:
+            request["notify_hook"] = without_keys(request["notify_hook"])
+        facts = {"generationId": self._submitted, "request": request}
+        return openlineage([uri for uri in read if not uri.lower().startswith("data:")], self._made, facts)
 
     def _submit_now(self, context: Context, hook: LumaHook, submission: Submission) -> str:
         try:
@@ -151,7 +194,7 @@ class _SubmittingOperator(BaseOperator):
     def _given(self) -> dict[str, Any]:
         """Return the request's arguments; a template that says True, False or None in words means it."""
         words = {"true": True, "false": False}
-        given = {name: getattr(self, name) for name in self.arguments}
+        given = self._raw()
         for name, value in given.items():
             if value == "None":
                 given[name] = None
@@ -159,10 +202,27 @@ class _SubmittingOperator(BaseOperator):
                 given[name] = words.get(value.strip().lower(), value)
         return given
 
+    def _raw(self) -> dict[str, Any]:
+        """Return the request's arguments as they were given, images and all."""
+        given = {name: getattr(self, f"_{name}" if name in IMAGES else name) for name in self.arguments}
+        return {name: str(value) if hasattr(value, "joinpath") else value for name, value in given.items()}
+
+    def _sent(self, hook: LumaHook) -> dict[str, Any]:
+        """Return the request's arguments with the images that they name, read only now that they are needed."""
+        given = self._given()
+        for name in IMAGES:
+            if image := given.get(name):
+                if is_stored(image):
+                    given[name] = data_uri(image, name)
+                elif image.lower().startswith("http"):
+                    collect(hook, inputs=[image])
+        return given
+
     def _check_literals(self) -> None:
         """Raise LumaInvalidRequest for what is wrong whatever the templates in it turn out to be."""
-        given = {name: getattr(self, name) for name in self.arguments}
-        templates = [name for name, value in given.items() if is_template(value)]
+        given = self._raw()
+        templates = [name for name, value in given.items() if is_template(value) or name in self.late]
+        given.update((name, given[name] or name) for name in self.late)
         extra_body = None if is_template(self.extra_body) else self.extra_body
         if is_template(self.extra_body) and not given["user_prompt"]:
             # It may hold the prompt.
@@ -170,6 +230,9 @@ class _SubmittingOperator(BaseOperator):
             templates.append("user_prompt")
         with failing_for_good():
             request_body(given, extra_body, not_known_yet=templates)
+            for name in IMAGES:
+                if given.get(name) and name not in templates:
+                    is_stored(given[name])
 
 
 class LumaGenerateVideoOperator(_SubmittingOperator):
@@ -191,7 +254,8 @@ class LumaGenerateVideoOperator(_SubmittingOperator):
     :param resolution: ``720p`` (the gateway's default) or ``1080p``.
     :param expand_prompt: whether the gateway may improve the prompt.
     :param loop: whether the video ends where it began; not together with ``image_end_url``.
-    :param image_url: the first frame, an http(s) URL or a ``data:`` URI.
+    :param image_url: the first frame: an http(s) URL, a ``data:`` URI, or the path of a PNG, JPEG or WebP of up to
+        10 MiB that ``ObjectStoragePath`` opens, such as ``s3://conn_id@bucket/key`` or ``/folder/file``.
     :param image_end_url: the last frame, likewise.
     :param notify_hook: URL that the gateway calls back when the generation is finished.
     :param extra_body: fields that the gateway takes and this operator has no argument for, sent as they are.
@@ -217,8 +281,8 @@ class LumaGenerateVideoOperator(_SubmittingOperator):
         resolution: str | None = None,
         expand_prompt: bool | None = None,
         loop: bool | None = None,
-        image_url: str | None = None,
-        image_end_url: str | None = None,
+        image_url: str | ObjectStoragePath | None = None,
+        image_end_url: str | ObjectStoragePath | None = None,
         notify_hook: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -235,7 +299,7 @@ class LumaGenerateVideoOperator(_SubmittingOperator):
         self._check_literals()
 
     def _submit(self, hook: LumaHook, witness: Submission) -> Generation:
-        return hook.submit(**self._given(), extra_body=self.extra_body, witness=witness)
+        return hook.submit(**self._sent(hook), extra_body=self.extra_body, witness=witness)
 
 
 class LumaExtendVideoOperator(_SubmittingOperator):
@@ -262,8 +326,8 @@ class LumaExtendVideoOperator(_SubmittingOperator):
         generation_id: str,
         user_prompt: str | None = None,
         expand_prompt: bool | None = None,
-        image_url: str | None = None,
-        image_end_url: str | None = None,
+        image_url: str | ObjectStoragePath | None = None,
+        image_end_url: str | ObjectStoragePath | None = None,
         notify_hook: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -283,13 +347,4 @@ class LumaExtendVideoOperator(_SubmittingOperator):
         return {**super()._request(), "extended generation": self.generation_id}
 
     def _submit(self, hook: LumaHook, witness: Submission) -> Generation:
-        return hook.extend(self.generation_id, **self._given(), extra_body=self.extra_body, witness=witness)
-
-
-def is_template(value: Any) -> bool:
-    """Say whether a value is only known when the task runs: an XComArg, or text with Jinja in it."""
-    if isinstance(value, str):
-        return "{{" in value or "{%" in value
-    if isinstance(value, Mapping):
-        return any(is_template(part) for part in value.values())
-    return hasattr(value, "resolve")
+        return hook.extend(self.generation_id, **self._sent(hook), extra_body=self.extra_body, witness=witness)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime, timezone
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_luma.api import GenerationState, LumaAmbiguousSubmission, LumaGenerationFailed, LumaNotFound
@@ -12,7 +13,7 @@ from airflow_provider_luma.api.errors import LumaError
 from airflow_provider_luma.api.waiting import UNKNOWN_ID_GRACE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -40,26 +41,31 @@ class Submission:
     Airflow before 3.3 has no such store; nothing is remembered there.
 
     :param context: the running task's.
-    :param request: the body to send, and what else tells one request from another.
+    :param request: gives the body to send, and what else tells one request from another; called when that is needed.
     :param log: where to say what was decided.
     """
 
-    def __init__(self, context: Context, request: Mapping[str, Any], log: Any) -> None:
+    def __init__(self, context: Context, request: Callable[[], Mapping[str, Any]], log: Any) -> None:
         self._store = context.get("task_state_store")
         self._ti = context["ti"]
         self._log = log
-        self._digest = digest(request)
+        self._request = request
         self._earlier = _read(self._store)
         self.under_way = False
         """Whether the request has left and its answer has not come."""
         self.stopped = False
         """Whether the task was told to stop, so that nothing may leave any more."""
 
-    def taken_up(self, hook: LumaHook, *, resubmit: bool) -> str | None:
+    @cached_property
+    def _digest(self) -> str:
+        return digest(self._request())
+
+    def taken_up(self, hook: LumaHook, *, resubmit: bool, compare: bool = True) -> str | None:
         """
         Return the id of the generation that an earlier try has submitted and this one goes on with, if there is one.
 
         :param resubmit: whether to submit again where nobody can know if an earlier try was charged.
+        :param compare: whether a try that Airflow makes by itself goes on only with the same request.
         :raises LumaAmbiguousSubmission: nobody can know, and ``resubmit`` is false.
         :raises LumaGenerationFailed: moderation refused it, so that submitting it again cannot help.
         """
@@ -75,7 +81,7 @@ class Submission:
             return None
         generation_id = earlier.get("generation_id")
         cleared = earlier.get("max_tries") != self._ti.max_tries
-        if earlier.get("request") != self._digest:
+        if (compare or cleared) and earlier.get("request") != self._digest:
             self._log.warning(
                 "The request is not the one that an earlier try submitted (generation %s): submitting the new one.",
                 generation_id or "unknown",

@@ -17,7 +17,7 @@ from airflow_provider_luma.api import LumaAuthenticationError, LumaError, LumaGe
 from airflow_provider_luma.api.gateway import generation_path
 from airflow_provider_luma.api.waiting import Wait, parse_states
 from airflow_provider_luma.hooks.luma import LumaHook, failing_for_good
-from airflow_provider_luma.operators.luma import is_template
+from airflow_provider_luma.operators.template import is_template
 from airflow_provider_luma.triggers.luma import STILL_GOING, LumaGenerationTrigger, generation_from
 
 if TYPE_CHECKING:

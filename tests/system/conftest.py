@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import requests
+from moto.server import ThreadedMotoServer
 
 from airflow_provider_luma.sandbox import Sandbox
 from tests.system.deployment import Deployment
@@ -26,12 +29,27 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="session")
-def deployment(sandbox, tmp_path_factory) -> Iterator[Deployment]:
+def s3() -> Iterator[str]:
+    """An object store with a bucket named bucket."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    requests.put(f"http://{host}:{port}/bucket", timeout=10).raise_for_status()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def deployment(sandbox, s3, tmp_path_factory) -> Iterator[Deployment]:
     """An Airflow with the example DAGs and those of the tests, whose connection leads to the sandbox."""
     here = Path(__file__).parent
     home = tmp_path_factory.mktemp("airflow") / "home"
-    with Deployment(home, here.parents[1] / "example_dags", here / "dags") as deployment:
+    openlineage = {"type": "file", "log_file_path": str(home / "openlineage.log"), "append": True}
+    env = {"AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(openlineage)}
+    with Deployment(home, here.parents[1] / "example_dags", here / "dags", env=env) as deployment:
         deployment.add_connection("luma_default", conn_type="luma", host=sandbox.url, password=TOKEN)
         deployment.add_connection("luma_refused", conn_type="luma", host=sandbox.url, password=REFUSED_TOKEN)
         deployment.add_connection("luma_unreachable", conn_type="luma", host="127.0.0.1:1", password=UNREACHABLE_TOKEN)
+        aws = json.dumps({"endpoint_url": s3, "region_name": "us-east-1"})
+        deployment.add_connection("aws_default", conn_type="aws", login="key", password="secret", extra=aws)
         yield deployment

@@ -18,7 +18,7 @@ from airflow_provider_luma import __version__
 from airflow_provider_luma.get_provider_info import get_provider_info
 
 PACKAGE = "airflow_provider_luma"
-MODULES = ["operators.luma", "sensors.luma", "triggers.luma", "hooks.luma", "api"]
+MODULES = ["operators.luma", "decorators.luma", "sensors.luma", "triggers.luma", "hooks.luma", "api"]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -52,6 +52,9 @@ def test_modules_exist():
         for integration in info[kind]:
             for module in integration["python-modules"]:
                 assert importlib.import_module(module)
+    for decorator in info["task-decorators"]:
+        module, _, name = decorator["class-name"].rpartition(".")
+        assert callable(getattr(importlib.import_module(module), name))
     (connection_type,) = info["connection-types"]
     module, _, name = connection_type["hook-class-name"].rpartition(".")
     hook = getattr(importlib.import_module(module), name)

@@ -1,0 +1,17 @@
+"""What is not known before the task runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def is_template(value: Any) -> bool:
+    """Say whether a value is only known when the task runs: an XComArg, or text with Jinja in it."""
+    if isinstance(value, str):
+        return "{{" in value or "{%" in value
+    if isinstance(value, Mapping):
+        return any(is_template(part) for part in value.values())
+    if hasattr(value, "joinpath"):
+        return is_template(str(value))
+    return hasattr(value, "resolve")

@@ -1,0 +1,18 @@
+"""A download that takes a while, with a second try."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import dag
+
+from airflow_provider_luma.operators.luma import LumaDownloadVideoOperator, LumaGenerateVideoOperator
+
+
+@dag(schedule=None, default_args={"retries": 1, "retry_delay": timedelta(seconds=0)})
+def luma_download():
+    submit = LumaGenerateVideoOperator(task_id="submit", user_prompt="A paper boat", wait_for_completion=True)
+    LumaDownloadVideoOperator(task_id="download", generation=submit.output, destination="{{ dag_run.conf['folder'] }}")
+
+
+luma_download()

@@ -1,0 +1,164 @@
+"""From images in storage to videos in storage, in a real Airflow, with a disk and with an object store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from airflow_provider_luma.sandbox.clips import FOLDER
+from tests.system.test_examples import succeeded
+
+
+@pytest.fixture(params=["file", "s3"])
+def folder(request, tmp_path, s3):
+    """A folder to give to a DAG, and how to read what is in it."""
+    if request.param == "file":
+        return f"{(tmp_path / 'videos').as_uri()}/", read_file
+    return f"s3://aws_default@bucket/{tmp_path.name}/", lambda uri: read_object(s3, uri)
+
+
+def read_file(uri):
+    return Path(uri.removeprefix("file://")).read_bytes()
+
+
+def read_object(s3, uri):
+    bucket, _, key = uri.removeprefix("s3://aws_default@").partition("/")
+    store = boto3.client("s3", endpoint_url=s3, aws_access_key_id="key", aws_secret_access_key="secret")
+    return store.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
+def check(video, read):
+    """The video is there, whole, and as its XCom says."""
+    content = read(video["path"])
+    assert content in [path.read_bytes() for path in FOLDER.glob("*.mp4")]
+    assert video["size"] == len(content)
+    assert video["sha256"] == hashlib.sha256(content).hexdigest()
+    assert video["content_type"] == "video/mp4"
+
+
+def test_archive(folder, deployment):
+    """A video is stored, and another DAG is scheduled by that and told which."""
+    where, read = folder
+    run_id = succeeded(deployment, "example_luma_archive", conf={"folder": where})
+    generation_id = deployment.xcom("example_luma_archive", run_id, "submit")
+    video = deployment.xcom("example_luma_archive", run_id, "download", "download")
+    assert video["path"] == deployment.xcom("example_luma_archive", run_id, "download")
+    assert video["path"] == f"{where}{generation_id}.mp4"
+    check(video, read)
+
+    def told():
+        runs = deployment.api("GET", "dags/example_luma_asset_scheduled/dagRuns")["dag_runs"]
+        for run in runs:
+            if run["state"] == "success":
+                shown = deployment.xcom("example_luma_asset_scheduled", run["dag_run_id"], "show")
+                yield from (one for one in shown if one["generation_id"] == generation_id)
+
+    (event,) = deployment.wait_for(lambda: list(told()), 60)
+    assert (event["uri"], event["size"], event["sha256"]) == (video["path"], video["size"], video["sha256"])
+
+
+def test_image_to_video(folder, deployment, sandbox):
+    """The image that one task has stored is the first frame of the next one's video; Airflow shows where it is."""
+    where, read = folder
+    run_id = succeeded(deployment, "example_luma_image_to_video", conf={"folder": where})
+    image = deployment.xcom("example_luma_image_to_video", run_id, "paint")
+    assert read(image).startswith(b"\x89PNG")
+    (submitted,) = [one for one in sandbox.report()["generations"] if "image_url" in one["body"]][-1:]
+    assert submitted["body"]["image_url"].startswith("data:image/png;base64,")
+    check(deployment.xcom("example_luma_image_to_video", run_id, "download", "download"), read)
+    rendered = deployment.task_instance("example_luma_image_to_video", run_id, "animate")["rendered_fields"]
+    assert rendered["image_url"] == image
+    assert "base64" not in deployment.log("example_luma_image_to_video", run_id, "animate")
+
+
+def test_catalogue(folder, deployment):
+    """Each product of a table has its video, and the manifest says which."""
+    where, read = folder
+    run_id = succeeded(deployment, "example_luma_catalogue", conf={"folder": where})
+    manifest = json.loads(read(deployment.xcom("example_luma_catalogue", run_id, "manifest")))
+    assert [one["sku"] for one in manifest] == ["B-1", "L-7", "T-3"]
+    assert len({one["video"] for one in manifest}) == 3
+    clips = [(FOLDER / f"{name}.mp4").read_bytes() for name in ("boat", "sunrise", "aurora")]
+    assert [read(one["video"]) for one in manifest] == clips
+    beside = deployment.xcom("example_luma_catalogue", run_id, "manifest").rpartition("/")[0]
+    assert {one["video"].rpartition("/")[0] for one in manifest} == {beside}
+    first = deployment.task_instance("example_luma_catalogue", run_id, "submit", 0)
+    assert first["rendered_map_index"] == "A paper boat at a puddle, slow camera"
+    assert first["rendered_fields"]["user_prompt"] == first["rendered_map_index"]
+
+
+def test_killed(folder, deployment, sandbox):
+    """A task that is killed in the middle of a download leaves nothing behind, and its retry stores the video."""
+    where, read = folder
+    downloads = sandbox.report()["downloads"]
+    # Each download is cut twenty times, with a pause after each.
+    sandbox.weather(cdn={"cut": 1})
+    run_id = deployment.run("luma_download", conf={"folder": where})
+    deployment.wait_for(lambda: sandbox.report()["downloads"] >= downloads + 3)
+    deployment.kill_task("luma_download", run_id, "download", only_runner=True)
+    generation_id = deployment.xcom("luma_download", run_id, "submit")
+    with pytest.raises((FileNotFoundError, ClientError)):
+        read(f"{where}{generation_id}.mp4")
+    if where.startswith("file://"):
+        assert list(Path(where.removeprefix("file://")).iterdir()) == []
+    sandbox.weather()
+    assert deployment.wait("luma_download", run_id) == "success"
+    assert deployment.task_instance("luma_download", run_id, "download")["try_number"] == 2
+    check(deployment.xcom("luma_download", run_id, "download", "download"), read)
+
+
+@pytest.mark.parametrize("answer", ["Approve", "Reject"])
+def test_approval(answer, tmp_path, deployment, sandbox):
+    """What a person approves is extended and stored; what they reject costs nothing more."""
+    where = f"{(tmp_path / 'videos').as_uri()}/"
+    run_id = deployment.run("example_luma_approval", conf={"folder": where})
+    task = f"dags/example_luma_approval/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
+    asked = deployment.wait_for(lambda: deployment.api("GET", task), 90)
+    clip = deployment.xcom("example_luma_approval", run_id, "clip", "generation")
+    assert clip["video_url"] in asked["body"]
+    # As long as a person takes at least: Airflow 3.3.2 fails a task that is answered before its process has ended.
+    time.sleep(5)
+    deployment.api("PATCH", task, json={"chosen_options": [answer], "params_input": {}})
+    assert deployment.wait("example_luma_approval", run_id) == "success"
+    extended = [one for one in sandbox.report()["generations"] if one["parent"] == clip["id"]]
+    if answer == "Approve":
+        check(deployment.xcom("example_luma_approval", run_id, "download", "download"), read_file)
+        assert len(extended) == 1
+    else:
+        assert extended == []
+        assert deployment.task_instance("example_luma_approval", run_id, "download")["state"] == "skipped"
+
+
+def test_lineage(deployment, tmp_path):
+    """OpenLineage has the image as an input, the videos as outputs, and the request without the image."""
+    where = f"{(tmp_path / 'videos').as_uri()}/"
+    run_id = succeeded(deployment, "example_luma_image_to_video", conf={"folder": where})
+    image = deployment.xcom("example_luma_image_to_video", run_id, "paint")
+    stored = deployment.xcom("example_luma_image_to_video", run_id, "download")
+
+    def complete():
+        events = [json.loads(line) for line in (deployment.home / "openlineage.log").read_text().splitlines()]
+        return {
+            event["job"]["name"].rpartition(".")[2]: event
+            for event in events
+            if event["eventType"] == "COMPLETE"
+            and event["run"]["facets"].get("airflow", {}).get("dagRun", {}).get("run_id") == run_id
+        }
+
+    events = deployment.wait_for(lambda: (found := complete()).keys() >= {"animate", "download"} and found, 60)
+    assert names(events["animate"]["inputs"]) == [("file", image.removeprefix("file://"))]
+    assert names(events["download"]["outputs"]) == [("file", stored.removeprefix("file://"))]
+    assert names(events["download"]["inputs"])[0][1].endswith("video_raw.mp4")
+    facet = events["animate"]["run"]["facets"]["luma"]
+    assert facet["generationId"] == deployment.xcom("example_luma_image_to_video", run_id, "animate")
+    assert facet["request"] == {"user_prompt": "The sun sets and the first stars come out"}
+
+
+def names(datasets):
+    return [(one["namespace"], one["name"]) for one in datasets]

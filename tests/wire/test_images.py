@@ -1,0 +1,175 @@
+"""Images out of storage, into a request."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+
+import pytest
+import requests
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, ObjectStoragePath
+
+from airflow_provider_luma.operators.images import MAX_IMAGE_BYTES
+from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGenerateVideoOperator
+from airflow_provider_luma.sandbox.clips import FOLDER
+from tests.wire.test_operators import PROMPT, TaskInstance
+from tests.wire.test_submission import Store
+
+JPEG = (FOLDER / "boat.jpg").read_bytes()
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
+WEBP = b"RIFF\x10\0\0\0WEBPVP8 " + bytes(100)
+
+
+@pytest.fixture
+def sent(sandbox, monkeypatch):
+    """Return the bodies that reached the gateway, whole."""
+    bodies = []
+    gateway = sandbox.app.routes[0].app.gateway
+    accept = gateway.accept
+
+    def noted(body, parent=None):
+        bodies.append(body)
+        return accept(body, parent)
+
+    monkeypatch.setattr(gateway, "accept", noted)
+    return bodies
+
+
+def submit(operator=LumaGenerateVideoOperator, store=None, **arguments):
+    ti = TaskInstance()
+    task = operator(task_id="submit", user_prompt=PROMPT, **arguments)
+    return task.execute({"ti": ti, "task_state_store": store})
+
+
+@pytest.mark.parametrize(("content", "kind"), [(JPEG, "jpeg"), (PNG, "png"), (WEBP, "webp")])
+@pytest.mark.parametrize("name", ["image_url", "image_end_url"])
+def test_file(name, content, kind, connection, sent, tmp_path, caplog):
+    """An image on disk is sent as what it is by its content, whatever it is called; the log says where it came from."""
+    path = tmp_path / "frame.gif"
+    path.write_bytes(content)
+    with caplog.at_level("INFO"):
+        submit(**{name: path.as_uri()})
+    assert sent == [{"user_prompt": PROMPT, name: f"data:image/{kind};base64,{base64.b64encode(content).decode()}"}]
+    assert str(path) in caplog.text
+    assert "base64" not in caplog.text
+
+
+@pytest.mark.parametrize("given", [str, ObjectStoragePath])
+def test_object_store(given, connection, sent, s3):
+    """So is one in an object store, named in text or by the path that another task pushed."""
+    requests.put(f"{s3}/bucket/frame", data=PNG, timeout=10).raise_for_status()
+    submit(image_url=given("s3://aws_default@bucket/frame"))
+    assert base64.b64decode(sent[0]["image_url"].partition(",")[2]) == PNG
+
+
+def test_plain_path(connection, sent, tmp_path):
+    """A path on disk needs no scheme."""
+    path = tmp_path / "frame.png"
+    path.write_bytes(PNG)
+    submit(image_url=str(path), image_end_url=path)
+    assert sent[0]["image_url"] == sent[0]["image_end_url"]
+
+
+def test_extension(connection, sent, sandbox, tmp_path):
+    """An extension takes one too."""
+    path = tmp_path / "frame.png"
+    path.write_bytes(PNG)
+    first = submit()
+    submit(LumaExtendVideoOperator, generation_id=first, image_end_url=str(path))
+    assert sent[1]["image_end_url"].startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize("image", ["https://example.com/x.png", "data:image/png;base64,AAAA"])
+def test_as_it_is(image, connection, sent):
+    """What the gateway can fetch or read itself is sent as it is."""
+    submit(image_url=image)
+    assert sent[0]["image_url"] == image
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "is empty"),
+        (b"GIF89a" + bytes(100), "not a PNG, JPEG or WebP"),
+        (b"<html>", "not a PNG, JPEG or WebP"),
+        (PNG + bytes(MAX_IMAGE_BYTES), "larger than 10 MiB"),
+        (None, "is no file"),
+    ],
+)
+def test_refused(content, says, connection, sandbox, tmp_path):
+    """What is no image, or too large, is refused by name before anything is sent."""
+    path = tmp_path / "frame.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(AirflowFailException, match=says) as caught:
+        submit(image_url=str(path))
+    assert str(path) in str(caught.value)
+    assert "image_url" in str(caught.value)
+    assert sandbox.report()["requests"] == 0
+
+
+def test_largest(connection, sent, tmp_path):
+    """An image of 10 MiB goes."""
+    path = tmp_path / "frame.png"
+    path.write_bytes(PNG.ljust(MAX_IMAGE_BYTES, b"\0"))
+    submit(image_url=str(path))
+    assert len(sent) == 1
+
+
+@pytest.mark.parametrize("image", ["photo.png", "s3:/bucket/key", "gopher://x"])
+def test_at_parsing(image, connection, sandbox):
+    """What is neither a URL nor a path is told when the DAG is parsed, or, where only storage knows, when it runs."""
+    with DAG("dag", schedule=None), pytest.raises(AirflowFailException, match=re.escape(image)):
+        LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, image_url=image).execute({"ti": TaskInstance()})
+    assert sandbox.report()["requests"] == 0
+
+
+def test_retry_does_not_read(connection, sandbox, sent, tmp_path):
+    """A retry goes on with what was submitted, though the image may be gone by now."""
+    path = tmp_path / "frame.png"
+    path.write_bytes(PNG)
+    memory = Store()
+    first = submit(store=memory, image_url=str(path))
+    path.unlink()
+    assert submit(store=memory, image_url=str(path)) == first
+    assert len(sent) == 1
+
+
+def test_never_shown(connection, sent):
+    """What Airflow shows of a template field has no image in it, however the image came; it is sent all the same."""
+    image = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
+    for given in (image, "{{ params.image }}"):
+        with DAG("dag", schedule=None, params={"image": image}) as dag:
+            task = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, image_url=given)
+        task.render_template_fields({"params": dag.params.dump(), "ti": TaskInstance()})
+        shown = json.dumps({name: getattr(task, name) for name in task.template_fields})
+        assert f"data:image/png;base64,… ({len(image)} characters)" in json.loads(shown)["image_url"]
+        task.execute({"ti": TaskInstance()})
+        assert sent.pop()["image_url"] == image
+
+
+def test_template_in_data(connection, sent):
+    """A data: URI that is put together by a template is, and what it becomes is not shown."""
+    with DAG("dag", schedule=None):
+        task = LumaGenerateVideoOperator(
+            task_id="submit", user_prompt=PROMPT, image_url="data:image/png;base64,{{ image }}"
+        )
+    task.render_template_fields({"image": "AAAA", "ti": TaskInstance()})
+    assert "AAAA" not in task.image_url
+    task.execute({"ti": TaskInstance()})
+    assert sent[0]["image_url"] == "data:image/png;base64,AAAA"
+
+
+def test_no_template_out_of_xcom(connection, sent):
+    """What another task has pushed is never rendered, though it may look like a template."""
+    with DAG("dag", schedule=None):
+        task = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, image_url=None)
+    pushed = "data:image/png;base64,{{ secret }}"
+    task.image_url = pushed
+    # As Airflow does for a mapped task: what is given so is not looked into.
+    task._do_render_template_fields(
+        task, ("image_url",), {"secret": "hunter2", "ti": TaskInstance()}, task.get_template_env(), {id(pushed)}
+    )
+    task.execute({"ti": TaskInstance()})
+    assert sent[0]["image_url"] == pushed

@@ -1,0 +1,242 @@
+"""`@task.luma_video`, asset events and lineage."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowFailException,
+    Asset,
+    AssetAlias,
+    HookLineageCollector,
+    TaskDeferred,
+)
+from airflow.sdk.execution_time.context import OutletEventAccessors
+
+from airflow_provider_luma.decorators.luma import luma_video_task
+from airflow_provider_luma.operators import lineage
+from airflow_provider_luma.operators.luma import LumaDownloadVideoOperator, LumaGenerateVideoOperator
+from tests.wire.test_operators import PROMPT, TaskInstance, resume
+from tests.wire.test_submission import Store
+
+
+def made_of(function, **arguments):
+    """Return the operator that a decorated function becomes."""
+    with DAG("dag", schedule=None):
+        return luma_video_task(function, **arguments)().operator
+
+
+def run(operator, store=None, **context):
+    ti = TaskInstance()
+    ti.max_tries = 1
+    return operator.execute({"ti": ti, "task_state_store": store, **context})
+
+
+class TestDecorator:
+    def test_prompt(self, connection, sandbox):
+        """A function that returns a prompt becomes a task that submits it and gives the task id."""
+        task_id = run(made_of(lambda: PROMPT, model_name="ray-v2", task_id="video"))
+        (known,) = sandbox.report()["generations"]
+        assert known["id"] == task_id
+        assert known["body"] == {"user_prompt": PROMPT, "model_name": "ray-v2"}
+
+    def test_arguments(self, connection, sandbox):
+        """One that returns a dict gives several arguments, which count for more than the decorator's."""
+
+        def video() -> dict:
+            return {"user_prompt": PROMPT, "loop": True, "duration": "9s", "extra_body": {"aspect_ratio": "9:16"}}
+
+        operator = made_of(video, duration="5s", model_name="ray-v1")
+        assert not operator.multiple_outputs
+        run(operator)
+        assert sandbox.report()["generations"][0]["body"] == {
+            "user_prompt": PROMPT,
+            "loop": True,
+            "duration": "9s",
+            "model_name": "ray-v1",
+            "aspect_ratio": "9:16",
+        }
+
+    def test_shown(self, connection):
+        """Airflow shows what was submitted."""
+        operator = made_of(lambda: PROMPT, task_id="video")
+        run(operator)
+        assert operator.user_prompt == PROMPT
+        assert operator.overwrite_rtif_after_execution
+
+    def test_no_template(self, connection, sandbox):
+        """What it returns is no template, whatever is in it."""
+        run(made_of(lambda: "A boat {{ conn.luma_default.password }}", task_id="video"))
+        assert sandbox.report()["generations"][0]["prompt"] == "A boat {{ conn.luma_default.password }}"
+
+    @pytest.mark.parametrize("returned", [None, 5, "", "x", {"prompt": PROMPT}, {"user_prompt": 5}, []])
+    def test_nonsense(self, returned, connection, sandbox):
+        """What is no request fails the task at once, and nothing is sent."""
+        with pytest.raises(AirflowFailException):
+            run(made_of(lambda: returned, task_id="video"))
+        assert sandbox.report()["requests"] == 0
+
+    def test_literals(self):
+        """What is wrong in the decorator is told when the DAG is parsed."""
+        with pytest.raises(AirflowFailException, match="True or False"):
+            made_of(lambda: PROMPT, task_id="video", loop="often")
+
+    def test_retry(self, connection, sandbox):
+        """A retry goes on with what was submitted, though the function would return something else by now."""
+        memory, called = Store(), []
+
+        def video():
+            called.append(1)
+            return f"{PROMPT}, {len(called)} times"
+
+        first = run(made_of(video), memory)
+        assert run(made_of(video), memory) == first
+        assert called == [1]
+        assert sandbox.report()["charged"] == 1
+
+    def test_wait(self, connection, sandbox):
+        """After a wait in the triggerer it knows again what the function had returned."""
+        arguments = {"wait_for_completion": True, "deferrable": True, "task_id": "video"}
+        with pytest.raises(TaskDeferred) as caught:
+            run(made_of(lambda: PROMPT, **arguments))
+        resumed = made_of(lambda: pytest.fail("it is called again"), **arguments)
+        resume(resumed, caught.value, TaskInstance())
+        assert resumed.user_prompt == PROMPT
+        assert resumed.get_openlineage_facets_on_complete(None).run_facets["luma"].request == {"user_prompt": PROMPT}
+
+    def test_clear(self, connection, sandbox):
+        """A person who clears a task has it called again; another prompt is another video."""
+        memory, prompts = Store(), ["A paper boat", "A paper plane"]
+        first = run(made_of(lambda: prompts.pop(0), task_id="video"), memory)
+        ti = TaskInstance()
+        ti.max_tries = 3
+        cleared = made_of(lambda: prompts.pop(0), task_id="video").execute({"ti": ti, "task_state_store": memory})
+        assert cleared != first
+        assert [one["prompt"] for one in sandbox.report()["generations"]] == ["A paper boat", "A paper plane"]
+
+
+def added(events, alias):
+    """Return the URIs and extras of the assets that an alias has become."""
+    return [(event.dest_asset_key.uri, event.extra) for event in events[alias].asset_alias_events]
+
+
+class TestAssets:
+    def test_stored(self, connection, sandbox, tmp_path):
+        """A stored video is told of in the events of the task's outlets."""
+        asset, alias = Asset("videos"), AssetAlias("all-videos")
+        events = OutletEventAccessors()
+        generation_id = run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT))
+        task = LumaDownloadVideoOperator(
+            task_id="download", generation=generation_id, destination=str(tmp_path), outlets=[asset, alias]
+        )
+        uri = run(task, outlet_events=events)
+        extra = events[asset].extra
+        assert extra == {
+            "generation_id": generation_id,
+            "uri": uri,
+            "size": (tmp_path / f"{generation_id}.mp4").stat().st_size,
+            "sha256": extra["sha256"],
+            "content_type": "video/mp4",
+        }
+        assert added(events, alias) == [(uri, extra)]
+
+    @pytest.mark.parametrize("waits", [True, False])
+    def test_generated(self, waits, connection, sandbox):
+        """So is a generated one, with the URL where the task has waited for it."""
+        asset, alias = Asset("videos"), AssetAlias("all-videos")
+        events = OutletEventAccessors()
+        task = LumaGenerateVideoOperator(
+            task_id="submit", user_prompt=PROMPT, wait_for_completion=waits, outlets=[asset, alias]
+        )
+        generation_id = run(task, outlet_events=events)
+        url = f"{sandbox.url}/cdn/{generation_id}/video.mp4"
+        assert events[asset].extra == {"generation_id": generation_id, **({"uri": url} if waits else {})}
+        assert [uri for uri, _ in added(events, alias)] == ([url] if waits else [])
+
+
+class TestLineage:
+    @pytest.fixture
+    def collector(self, monkeypatch):
+        """What Airflow's hook-level lineage is told."""
+
+        collector = HookLineageCollector()
+        monkeypatch.setattr(lineage, "get_hook_lineage_collector", lambda: collector)
+        return collector
+
+    def test_hook_level(self, connection, sandbox, collector, tmp_path):
+        """Images are inputs and videos outputs, without what a URL's query may hold."""
+        image = "https://example.com/x.png?signature=secret"
+        operator = LumaGenerateVideoOperator(
+            task_id="submit", user_prompt=PROMPT, image_url=image, wait_for_completion=True
+        )
+        generation_id = run(operator)
+        video = f"{sandbox.url}/cdn/{generation_id}/video.mp4"
+        uri = run(LumaDownloadVideoOperator(task_id="d", generation=generation_id, destination=str(tmp_path)))
+        collected = collector.collected_assets
+        assert {one.asset.uri for one in collected.inputs} == {
+            "https://example.com/x.png",
+            video.replace("video.mp4", "video_raw.mp4"),
+        }
+        assert {one.asset.uri for one in collected.outputs} == {video, uri}
+
+    def test_refused(self, connection, sandbox, collector):
+        """A URI that Airflow's lineage does not take fails no task."""
+        image = f"https://example.com/{'x' * 2000}.png"
+        assert run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, image_url=image))
+
+    def test_private_things(self, connection, tmp_path):
+        """OpenLineage is told of no key in a URL and of no image, wherever they are; a plain path is a file."""
+        (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+        operator = LumaGenerateVideoOperator(
+            task_id="submit",
+            user_prompt=PROMPT,
+            image_url=str(tmp_path / "x.png"),
+            notify_hook="https://me:password@example.com/done?token=secret",
+            extra_body={"keyframes": {"frame0": [{"url": "data:image/png;base64,AAAA"}]}},
+        )
+        run(operator)
+        told = operator.get_openlineage_facets_on_complete(None)
+        assert [(one.namespace, one.name) for one in told.inputs] == [("file", str(tmp_path / "x.png"))]
+        assert told.run_facets["luma"].request == {
+            "user_prompt": PROMPT,
+            "notify_hook": "https://example.com/done",
+            "keyframes": {"frame0": [{"url": "data:…"}]},
+        }
+
+    @pytest.mark.parametrize(
+        ("uri", "shown"),
+        [
+            ("s3://conn@bucket/a#1?b/c.mp4", "s3://bucket/a#1?b/c.mp4"),
+            ("file:///ü#1/a@b.mp4", "file:///ü#1/a@b.mp4"),
+            ("https://user:password@example.com/a.mp4?key=1#x", "https://example.com/a.mp4"),
+            ("https://example.com?key=1", "https://example.com"),
+        ],
+    )
+    def test_without_keys(self, uri, shown):
+        """A URI is told without keys, and as it is otherwise."""
+        assert lineage.without_keys(uri) == shown
+
+    def test_openlineage(self, connection, sandbox, tmp_path):
+        """OpenLineage is told the same as datasets, and the request without its images."""
+        image = "data:image/png;base64,AAAA"
+        operator = LumaGenerateVideoOperator(
+            task_id="submit",
+            user_prompt=PROMPT,
+            image_url="https://example.com/x.png?signature=secret",
+            image_end_url=image,
+            wait_for_completion=True,
+        )
+        generation_id = run(operator)
+        told = operator.get_openlineage_facets_on_complete(None)
+        assert [(one.namespace, one.name) for one in told.inputs] == [("https://example.com", "x.png")]
+        assert [(one.namespace, one.name) for one in told.outputs] == [(sandbox.url, f"cdn/{generation_id}/video.mp4")]
+        facet = told.run_facets["luma"]
+        assert (facet.generationId, facet.request) == (generation_id, {"user_prompt": PROMPT})
+
+        download = LumaDownloadVideoOperator(
+            task_id="d", generation=generation_id, destination=str(tmp_path / "a b.mp4"), asset="video"
+        )
+        run(download)
+        told = download.get_openlineage_facets_on_complete(None)
+        assert [(one.namespace, one.name) for one in told.outputs] == [("file", str(tmp_path / "a b.mp4"))]
+        assert told.run_facets["luma"].generationId == generation_id
