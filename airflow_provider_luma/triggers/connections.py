@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LOOK_AGAIN_AFTER = 1.0
 """Seconds for which a failed look-up of a connection stands for all who name it."""
 
+MISSING_AFTER = 60.0
+"""Seconds for which a connection must not be found before it is believed missing."""
+
 _HERE: WeakKeyDictionary[asyncio.AbstractEventLoop, Pollers] = WeakKeyDictionary()
 
 
@@ -31,6 +34,7 @@ class _Connection:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     poller: Poller | None = None
     error: Exception | None = None
+    missing_since: float = float("inf")
     looked_up: float = float("-inf")
 
     @property
@@ -99,7 +103,7 @@ class Pollers:
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end waits that could be asked for
             if connection.poller and not connection.poller.closed:
                 hook.log.warning("Connection %r cannot be looked up again, going on as before: %s", luma_conn_id, error)
-            elif isinstance(error, AirflowNotFoundException | LumaError):
+            elif isinstance(error, LumaError) or self._is_missing(connection, error):
                 connection.error = error
             else:
                 connection.error = LumaConnectionError(f"Connection {luma_conn_id!r} cannot be looked up: {error!r}")
@@ -107,10 +111,20 @@ class Pollers:
             if client not in self._pollers:
                 self._pollers[client] = Poller(client, self)
             connection.poller = self._pollers[client]
+            connection.missing_since = float("inf")
         connection.looked_up = self.loop.time()
+
+    def _is_missing(self, connection: _Connection, error: Exception) -> bool:
+        """Say whether there is no such connection; for a while, Airflow says so of one that it cannot look up, too."""
+        if not isinstance(error, AirflowNotFoundException):
+            return False
+        now = self.loop.time()
+        connection.missing_since = min(connection.missing_since, now)
+        return now >= connection.missing_since + MISSING_AFTER
 
     def closed(self, poller: Poller) -> None:
         """Forget a poller that all have left, and with the last one everything, so that a new one starts afresh."""
         del self._pollers[poller.client]
-        if not self._pollers and not any(connection.lock.locked() for connection in self._connections.values()):
-            _HERE.pop(self.loop, None)
+        looking = any(connection.lock.locked() for connection in self._connections.values())
+        if not self._pollers and not looking and _HERE.get(self.loop) is self:
+            del _HERE[self.loop]

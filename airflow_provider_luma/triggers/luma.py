@@ -92,13 +92,13 @@ class LumaGenerationTrigger(BaseTrigger):
         self.log.warning(STILL_GOING, self.generation_id)
 
     async def _wait(self) -> Generation:
-        pollers = Pollers.here()
-        wait = Wait(self.generation_id, self.target_state, log=self.log, clock=pollers.loop.time)
+        clock = asyncio.get_running_loop().time
+        wait = Wait(self.generation_id, self.target_state, log=self.log, clock=clock)
         ticket: Ticket | None = None
         try:
             while True:
                 try:
-                    poller = await pollers.of_connection(self.luma_conn_id)
+                    poller = await Pollers.here().of_connection(self.luma_conn_id)
                 except LumaConnectionError as error:
                     wait.saw(error)
                     await asyncio.sleep(self.poll_interval)

@@ -14,6 +14,7 @@ import logging
 import random
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -86,7 +87,10 @@ class Ticket:
 
     async def next(self) -> Seen:
         """Wait for what the gateway says next."""
-        seen = await self.seen
+        waited_for = self.seen
+        seen = await waited_for
+        if self.seen is not waited_for:
+            seen = self.seen.result()
         self.seen = self.poller.loop.create_future()
         return seen
 
@@ -135,6 +139,7 @@ class Poller:
         self._refused_size = 2 * CHUNK
         self._refused_until = float("-inf")
         self._spread = 0.0
+        self._left_out_next = False
 
     def join(self, generation_id: str, poll_interval: float) -> Ticket:
         """Wait with the others, from now on."""
@@ -197,13 +202,17 @@ class Poller:
     def _room(self) -> bool:
         at_once = SINGLES_AT_ONCE if self._size() == 1 else AT_ONCE
         # While there is trouble, one is enough to ask whether it is over.
-        return len(self._in_flight) < (1 if self._failures else at_once)
+        return len(self._in_flight) < (1 if self._failures >= IN_A_ROW or self._probing else at_once)
 
     def _together(self) -> list[Ticket]:
         """Return those to ask for next in one request: who is due, and as riders who is past half their interval."""
         now = self.loop.time()
         if now < self._quiet_until or not self._room():
             return []
+        # By turns, or those that an answer has left out would wait for as long as others are always due.
+        self._left_out_next = not self._left_out_next
+        if self._left_out_next and not self._probing and (alone := self._next_left_out()):
+            return alone
         together: list[Ticket] = []
         room = 1 if self._probing else self._size()
         while self._due and len(together) < room:
@@ -216,18 +225,24 @@ class Poller:
                 room = min(room, ticket.company)
                 together.append(ticket)
             heapq.heappop(self._due)
-        while not together and self._left_out:
+        return together or self._next_left_out()
+
+    def _next_left_out(self) -> list[Ticket]:
+        while self._left_out:
             ticket = self._left_out.popleft()
-            together = [] if ticket.left else [ticket]
-        return together
+            if not ticket.left:
+                return [ticket]
+        return []
 
     async def _ask(self, together: list[Ticket]) -> None:
         sent = self.loop.time()
         for ticket in together:
             ticket.asked = sent
-        try:
+        # Metrics that cannot be sent are no reason not to ask.
+        with suppress(Exception):
             Stats.incr("luma.status_requests")
             Stats.gauge("luma.generations_waiting", self._house.waiting)
+        try:
             found = await self.loop.run_in_executor(self._threads, self._request, together)
         except LumaError as error:
             await self._failed(together, error, sent)
@@ -297,9 +312,13 @@ class Poller:
             await self._tell(together, error, sent)
         elif isinstance(error, LumaNotFound) and error.code != "task_not_exist":
             self._singly_until = sent + FRESH_FOR
+            for ticket in together:
+                ticket.spread = False
             self._again(together, CHUNK)
         else:
-            # Too many, or one that spoils it for all: what has fitted before fits.
+            # Too many, or one that spoils it for all: what has fitted before fits, unless the gateway says it does not.
+            if error.status == 413:
+                self._fits = min(self._fits, (count + 1) // 2)
             if count > self._fits:
                 self._refused_size = min(self._refused_size, count)
                 self._refused_until = sent + FRESH_FOR
@@ -307,27 +326,33 @@ class Poller:
 
     async def _in_trouble(self, together: list[Ticket], error: LumaError, sent: float) -> None:
         """Take note of what may be the gateway's trouble, or that of one id."""
-        news = sent >= self._failed_at
+        # One that is known to fail by itself says nothing about the gateway, as long as there are others.
+        suspect = len(together) == 1 and together[0].failures > 0 and any(not one.failures for one in self.tickets)
+        news = sent >= self._failed_at and not suspect
         if news:
             self._failures += 1
             self._failed_at = self.loop.time()
         if isinstance(error, LumaAuthenticationError):
             self.refused_at = sent
-        everyones = isinstance(error, LumaAuthenticationError | LumaRateLimited | LumaQuotaError)
+        retry_after = getattr(error, "retry_after", None) or 0.0
+        everyones = isinstance(error, LumaRateLimited | LumaQuotaError) or retry_after > 0
         if self._failures < IN_A_ROW and not everyones and len(together) > 1:
             self._again(together, (len(together) + 1) // 2)
             return
-        if everyones or self._failures >= IN_A_ROW:
-            shortest = min(ticket.poll_interval for ticket in together)
-            pause = max(_backed_off(shortest, self._failures), getattr(error, "retry_after", None) or 0.0)
+        if everyones or (self._failures >= IN_A_ROW and not suspect):
+            shortest = min(LONGEST_PAUSE, *(ticket.poll_interval for ticket in together))
+            failures = self._failures if everyones else self._failures - IN_A_ROW
+            pause = max(_backed_off(shortest, failures), retry_after)
             jitter = random.uniform(1, 1.25)  # noqa: S311 - nothing here is a secret
             self._quiet_until = max(self._quiet_until, self.loop.time() + pause * jitter)
             self._probing = True
             if len(together) > 1 and not isinstance(error, LumaRateLimited | LumaQuotaError):
                 self._many_failed = True
+        for ticket in together:
+            # It may be too many for the gateway, or one of them may spoil it for all, whatever it says.
+            ticket.company = (len(together) + 1) // 2
         if len(together) == 1:
             together[0].failures += 1
-            together[0].company = 1
         await self._tell(together, error, sent)
         if news and self._failures >= (2 if everyones else IN_A_ROW):
             asked = set(together)
