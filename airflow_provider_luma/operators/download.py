@@ -141,10 +141,13 @@ class LumaDownloadVideoOperator(BaseOperator):
                 store.set(STORE_KEY, {**what, **stored})
             try:
                 file.publish()
-            except FileExistsError as error:
-                raise LumaInvalidRequest(
-                    f"{error} Another task's? Give another destination, or replace=True."
-                ) from None
+            except FileExistsError:
+                # As it is when Airflow has given up on a try that went on all the same.
+                if storage.checksums(path)[0] != stored["sha256"]:
+                    raise LumaInvalidRequest(
+                        f"{path} has come into being meanwhile, and is another file. Give another destination, or "
+                        "replace=True."
+                    ) from None
         self._source.append(download.url)
         return stored
 

@@ -116,7 +116,7 @@ class NewFile:
         if not self._local:
             self._path.fs.invalidate_cache()
             if not self._replace and self._path.exists():
-                raise FileExistsError(f"{self._path} has come into being meanwhile.")
+                raise FileExistsError(str(self._path))
             self._file.close()
             self._file.commit()
         else:

@@ -209,12 +209,14 @@ class Poller:
         now = self.loop.time()
         if now < self._quiet_until or not self._room():
             return []
+        if self._probing:
+            return self._probe(now) or self._next_left_out()
         # By turns, or those that an answer has left out would wait for as long as others are always due.
         self._left_out_next = not self._left_out_next
-        if self._left_out_next and not self._probing and (alone := self._next_left_out()):
+        if self._left_out_next and (alone := self._next_left_out()):
             return alone
         together: list[Ticket] = []
-        room = 1 if self._probing else self._size()
+        room = self._size()
         while self._due and len(together) < room:
             due, _, ticket = self._due[0]
             if not ticket.left:
@@ -226,6 +228,19 @@ class Poller:
                 together.append(ticket)
             heapq.heappop(self._due)
         return together or self._next_left_out()
+
+    def _probe(self, now: float) -> list[Ticket]:
+        """Return one that is due, to ask whether the trouble is over: the least likely to be its cause."""
+        due: list[tuple[float, int, Ticket]] = []
+        while self._due and self._due[0][0] <= now and len(due) < 2 * CHUNK:
+            entry = heapq.heappop(self._due)
+            if not entry[2].left:
+                due.append(entry)
+        probe = max(due, key=lambda entry: entry[2].company, default=None)
+        for entry in due:
+            if entry is not probe:
+                heapq.heappush(self._due, entry)
+        return [probe[2]] if probe else []
 
     def _next_left_out(self) -> list[Ticket]:
         while self._left_out:

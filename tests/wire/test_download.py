@@ -396,6 +396,18 @@ class TestAgain:
             store(cdn.submit(), path)
         assert [(one, one.read_bytes()) for one in tmp_path.iterdir()] == [(path, b"mine")]
 
+    def test_same_comes_meanwhile(self, cdn, tmp_path):
+        """The same video, from a try that Airflow had given up on, is what was wanted."""
+        path = tmp_path / "boat.mp4"
+
+        async def other_first(scope, receive, send):
+            path.write_bytes(BOAT)
+            await cdn.sandbox(scope, receive, send)
+
+        cdn.answers = [other_first]
+        assert store(cdn.submit(), path)["sha256"] == SHA256
+        assert list(tmp_path.iterdir()) == [path]
+
     def test_object_comes_meanwhile(self, cdn, s3):
         """Nor is it in an object store."""
 
