@@ -294,7 +294,7 @@ class _Transfer:
         wrong = self.received > self.total or (
             self._said_md5 and base64.b64encode(self._md5.digest()).decode() != self._said_md5
         )
-        if wrong or not self.received:
+        if wrong:
             received = self.received
             self.start_over()
             raise LumaServerError(f"{where}: sent {received:,} bytes that are not the file it had announced.")
@@ -331,10 +331,10 @@ def _check_status(answer: requests.Response) -> None:
 
 def _refuse_page(content_type: str, start: bytes, where: str) -> None:
     """Raise LumaServerError for a page or a message in place of a video or an image."""
-    kind = content_type.partition(";")[0].strip().lower()
+    kind = content_type.lower()
     begins = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if kind.startswith("text/") or kind.endswith(("json", "xml")) or begins in (b"<", b"{", b"["):
-        raise LumaServerError(f"{where}: answered with a page ({kind or 'of no type'}) in place of the file.")
+        raise LumaServerError(f"{where}: answered with a page ({kind}) in place of the file.")
 
 
 def _length(answer: requests.Response) -> int:

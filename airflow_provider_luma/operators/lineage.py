@@ -27,6 +27,7 @@ def collect(hook: LumaHook, *, inputs: Iterable[str] = (), outputs: Iterable[str
         for uri in outputs:
             collector.add_output_asset(context=hook, uri=without_keys(uri))
     except Exception:
+        # Airflow refuses, say, a URI that is long. No task that has paid, or stored a video, may fail for that.
         hook.log.warning("Airflow's lineage does not take a URI of this task.", exc_info=True)
 
 
