@@ -2,6 +2,31 @@
 
 from __future__ import annotations
 
+CONNECTION_TYPE: dict[str, object] = {
+    "connection-type": "luma",
+    "hook-class-name": "airflow_provider_luma.hooks.luma.LumaHook",
+    "hook-name": "Luma",
+    "ui-field-behaviour": {
+        "hidden-fields": ["description", "login", "port", "schema", "extra"],
+        "relabeling": {"host": "Gateway", "password": "API token"},
+        "placeholders": {"host": "https://www.kkiai.com", "password": "the token, without Bearer"},
+    },
+    "conn-fields": {
+        "timeout": {
+            "label": "Timeout (seconds)",
+            "description": "How long one request may take.",
+            "schema": {"type": ["number", "null"], "default": 30, "minimum": 1, "maximum": 3599},
+        },
+        "verify": {
+            "label": "Verify TLS",
+            "description": "Check the gateway's certificate. For a CA of your own, set the extra "
+            "'verify' to the path of its bundle.",
+            "schema": {"type": ["boolean", "null"], "default": True},
+        },
+    },
+}
+"""The connection's form: what of it Airflow itself has, and what it asks of the extras."""
+
 
 def get_provider_info() -> dict[str, object]:
     """Return the provider's description, in the form of Airflow's ``provider.yaml``."""
@@ -20,32 +45,12 @@ def get_provider_info() -> dict[str, object]:
         "operators": [{"integration-name": "Luma", "python-modules": ["airflow_provider_luma.operators.luma"]}],
         "sensors": [{"integration-name": "Luma", "python-modules": ["airflow_provider_luma.sensors.luma"]}],
         "triggers": [{"integration-name": "Luma", "python-modules": ["airflow_provider_luma.triggers.luma"]}],
+        "extra-links": [
+            "airflow_provider_luma.links.luma.LumaTaskLink",
+            "airflow_provider_luma.links.luma.WatchVideoLink",
+        ],
         "task-decorators": [
             {"class-name": "airflow_provider_luma.decorators.luma.luma_video_task", "name": "luma_video"}
         ],
-        "connection-types": [
-            {
-                "connection-type": "luma",
-                "hook-class-name": "airflow_provider_luma.hooks.luma.LumaHook",
-                "hook-name": "Luma",
-                "ui-field-behaviour": {
-                    "hidden-fields": ["description", "login", "port", "schema", "extra"],
-                    "relabeling": {"host": "Gateway", "password": "API token"},
-                    "placeholders": {"host": "https://www.kkiai.com", "password": "the token, without Bearer"},
-                },
-                "conn-fields": {
-                    "timeout": {
-                        "label": "Timeout (seconds)",
-                        "description": "How long one request may take.",
-                        "schema": {"type": ["number", "null"], "default": 30, "minimum": 1, "maximum": 3599},
-                    },
-                    "verify": {
-                        "label": "Verify TLS",
-                        "description": "Check the gateway's certificate. For a CA of your own, set the extra "
-                        "'verify' to the path of its bundle.",
-                        "schema": {"type": ["boolean", "null"], "default": True},
-                    },
-                },
-            }
-        ],
+        "connection-types": [CONNECTION_TYPE],
     }

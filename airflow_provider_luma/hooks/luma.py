@@ -22,9 +22,11 @@ from airflow_provider_luma.api import (
     LumaInvalidRequest,
     LumaNotFound,
 )
+from airflow_provider_luma.api.diagnosis import diagnose
 from airflow_provider_luma.api.download import Download
 from airflow_provider_luma.api.gateway import gateway_url, is_this_machine
 from airflow_provider_luma.api.waiting import Wait
+from airflow_provider_luma.get_provider_info import CONNECTION_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -56,6 +58,30 @@ class LumaHook(BaseHook):
         super().__init__(**kwargs)
         self.luma_conn_id = luma_conn_id
         self.patience = patience
+
+    @staticmethod
+    def get_ui_field_behaviour() -> dict[str, Any]:
+        """Return which fields the connection's form has, to Airflow before 3.2; later ones read the provider info."""
+        behaviour: Any = CONNECTION_TYPE["ui-field-behaviour"]
+        return {name.replace("-", "_"): value for name, value in behaviour.items()}
+
+    @staticmethod
+    def get_connection_form_widgets() -> dict[str, Any]:
+        """Return the form's fields for the extras, to Airflow before 3.2; later ones read the provider info."""
+        from wtforms import BooleanField, IntegerField
+        from wtforms.validators import Optional
+
+        kinds = {"number": IntegerField, "boolean": BooleanField}
+        fields: Any = CONNECTION_TYPE["conn-fields"]
+        return {
+            name: kinds[field["schema"]["type"][0]](
+                field["label"],
+                validators=[Optional()],
+                description=field["description"],
+                default=field["schema"]["default"],
+            )
+            for name, field in fields.items()
+        }
 
     def get_conn(self) -> LumaClient:
         """
@@ -158,25 +184,21 @@ class LumaHook(BaseHook):
         return Download(url, fresh_url, gateway_host=host, timeout=client.timeout, verify=client.verify)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask for a generation that cannot exist, which costs nothing, and say what the answer means."""
+        """Ask for a generation that cannot exist, which costs nothing, and say in a sentence what the answer means."""
         try:
             client = LumaHook(self.luma_conn_id, patience=0).get_conn()
+        except LumaAuthenticationError:
+            return False, "The connection has no API token: put it into the API token field."
+        except (LumaInvalidRequest, AirflowNotFoundException) as error:
+            # Airflow tests what the form holds under a name of its own, which would tell nobody anything.
+            return False, str(error.__cause__ if isinstance(error, LumaInvalidRequest) else error)
+        try:
             client.get(NO_SUCH_GENERATION)
-        except LumaNotFound as error:
-            if error.code:
+        except LumaError as error:
+            if isinstance(error, LumaNotFound) and error.code:
                 return True, f"{client.url} is a Luma gateway and takes the token."
-            return False, f"{client.url} answers, but is no Luma gateway: check the host, and its path."
-        except LumaInvalidRequest as error:
-            return False, str(error)
-        except LumaAuthenticationError as error:
-            return False, f"The token is refused: {error}" if error.status else str(error)
-        except LumaConnectionError as error:
-            return False, f"The host cannot be reached: {error}"
-        except LumaApiError as error:
-            return False, f"The host does not answer as a Luma gateway does: {error}"
-        except AirflowNotFoundException as error:
-            return False, str(error)
-        return False, f"{client.url} knows a generation that cannot exist: is it a Luma gateway?"
+            return False, diagnose(error, client.url)
+        return False, f"{client.url} knows a generation that cannot exist: check whether it is a Luma gateway."
 
     @cached_property
     def _client(self) -> LumaClient:

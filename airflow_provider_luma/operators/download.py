@@ -13,8 +13,10 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow_provider_luma.api import Generation, GenerationState, LumaGenerationFailed, LumaInvalidRequest
 from airflow_provider_luma.api.gateway import generation_path
 from airflow_provider_luma.hooks.luma import LumaHook, failing_for_good
+from airflow_provider_luma.links.luma import LINKS
 from airflow_provider_luma.operators.lineage import announce, collect, openlineage
 from airflow_provider_luma.operators.template import is_template
+from airflow_provider_luma.ui.record import recording
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +55,8 @@ class LumaDownloadVideoOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("generation", "destination", "asset", "replace", "luma_conn_id")
     template_fields_renderers: ClassVar[dict[str, str]] = {"generation": "json"}
+    operator_extra_links = LINKS
+    watch_url: str | None = None
 
     def __init__(
         self,
@@ -83,23 +87,26 @@ class LumaDownloadVideoOperator(BaseOperator):
     def execute(self, context: Context) -> str:
         """Store the file, and return its URI."""
         began = time.monotonic()
-        with failing_for_good(LumaGenerationFailed):
+        with recording(self, context) as record, failing_for_good(LumaGenerationFailed):
             _check_asset(self.asset)
             self.replace = _parse_flag(self.replace)
             known = _generation(self.generation)
             # Only now, or every DAG that mentions this operator would pay for fsspec when it is parsed.
             from airflow_provider_luma.operators import storage
 
+            record(generation_id=known.id, **({"generation": known.as_dict()} if known.state.terminal else {}))
             path = storage.place(self.destination, FILE_NAMES[self.asset].format(known.id))
-            record = self._download(context, known, path)
-        uri = storage.uri_of(path)
-        download = {"path": uri, **record, "seconds": round(time.monotonic() - began, 3)}
+            file = self._download(context, known, path)
+            uri = storage.uri_of(path)
+            record(stored=uri)
+            self.watch_url = known.video_url or (self._source[0] if self._source and self.asset == "video" else None)
+        download = {"path": uri, **file, "seconds": round(time.monotonic() - began, 3)}
         self._stored.append(uri)
         collect(LumaHook(self.luma_conn_id), inputs=self._source, outputs=self._stored)
-        announce(context, self.outlets, uri, {"generation_id": known.id, "uri": uri, **record})
+        announce(context, self.outlets, uri, {"generation_id": known.id, "uri": uri, **file})
         if self.do_xcom_push:
             context["ti"].xcom_push(key="download", value=download)
-        self.log.info("%s: %s bytes, SHA-256 %s.", uri, f"{record['size']:,}", record["sha256"])
+        self.log.info("%s: %s bytes, SHA-256 %s.", uri, f"{file['size']:,}", file["sha256"])
         return uri
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, BaseOperator, conf
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from pendulum import DateTime
 
 from airflow_provider_luma.api import LumaAmbiguousSubmission, LumaRateLimited
 from airflow_provider_luma.api.gateway import ARGUMENT_TYPES, EXTEND_ARGUMENTS, generation_path, request_body
 from airflow_provider_luma.hooks.luma import LumaHook, failing_for_good
+from airflow_provider_luma.links.luma import LINKS
 from airflow_provider_luma.operators.download import LumaDownloadVideoOperator
 from airflow_provider_luma.operators.images import ImageField, data_uri, is_stored
 from airflow_provider_luma.operators.lineage import announce, collect, openlineage, without_images, without_keys
 from airflow_provider_luma.operators.submission import WAYS_ON, Submission, remember_success
 from airflow_provider_luma.operators.template import is_template
 from airflow_provider_luma.triggers.luma import STILL_GOING, LumaGenerationTrigger, generation_from
+from airflow_provider_luma.ui.record import recording
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
@@ -55,6 +58,8 @@ class _SubmittingOperator(BaseOperator):
 
     image_url = ImageField()
     image_end_url = ImageField()
+    operator_extra_links = LINKS
+    watch_url: str | None = None
 
     def __init__(
         self,
@@ -85,28 +90,31 @@ class _SubmittingOperator(BaseOperator):
     def execute(self, context: Context) -> str:
         """Submit, or go on with what an earlier try submitted; push the task id, and wait where that was asked for."""
         hook = LumaHook(self.luma_conn_id)
-        with failing_for_good():
+        with recording(self, context) as record, failing_for_good():
+            if self.same_at_each_try:
+                record(request=self._request_shown())
             self._submission = submission = Submission(context, self._request, self.log)
             resubmit = self.on_ambiguous_submission == "resubmit"
             # One look is enough here: who cannot be asked now is waited for.
             asking = LumaHook(self.luma_conn_id, patience=0)
             generation_id = submission.taken_up(asking, resubmit=resubmit, compare=self.same_at_each_try)
             generation_id = generation_id or self._submit_now(context, hook, submission)
-        self._submitted = generation_id
-        if self.do_xcom_push:
-            context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=generation_id)
-        if not self.wait_for_completion:
-            announce(context, self.outlets, None, {"generation_id": generation_id})
-            return generation_id
-        if self.deferrable:
-            self.defer(
-                trigger=LumaGenerationTrigger(generation_id, self.luma_conn_id, self.poll_interval),
-                method_name=self.execute_complete.__name__,
-                kwargs=self._kept(),
-                timeout=self._time_left(context),
-            )
-        with failing_for_good():
-            return self._finish(context, hook.wait_for_generation(generation_id, poll_interval=self.poll_interval))
+            self._submitted = generation_id
+            if self.do_xcom_push:
+                context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=generation_id)
+            record(request=self._request_shown(), generation_id=generation_id, submitted_at=submission.submitted_at)
+            if not self.wait_for_completion:
+                announce(context, self.outlets, None, {"generation_id": generation_id})
+                return generation_id
+            if self.deferrable:
+                self.defer(
+                    trigger=LumaGenerationTrigger(generation_id, self.luma_conn_id, self.poll_interval),
+                    method_name=self.execute_complete.__name__,
+                    kwargs=self._kept(),
+                    timeout=self._time_left(context),
+                )
+            generation = hook.wait_for_generation(generation_id, poll_interval=self.poll_interval)
+            return self._finish(context, generation, record)
 
     def execute_later(self, context: Context, event: dict[str, Any]) -> str:  # noqa: ARG002
         """Go on after the gateway had told to wait."""
@@ -114,8 +122,8 @@ class _SubmittingOperator(BaseOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
         """Go on where the trigger left off."""
-        with failing_for_good():
-            return self._finish(context, generation_from(event))
+        with recording(self, context, resumed=True) as record, failing_for_good():
+            return self._finish(context, generation_from(event), record)
 
     def on_kill(self) -> None:
         """Say what goes on when this task does not, and let no submission begin any more."""
@@ -130,8 +138,10 @@ class _SubmittingOperator(BaseOperator):
         """Return what the process that goes on after the wait has to know, as arguments of its method."""
         return {}
 
-    def _finish(self, context: Context, generation: Generation) -> str:
+    def _finish(self, context: Context, generation: Generation, record: Callable[..., None]) -> str:
         self._submitted = generation.id
+        self.watch_url = generation.video_url
+        record(generation=generation.as_dict(), seen_at=DateTime.now("UTC").to_iso8601_string())
         if not generation.video_url:
             self.log.warning("Generation %s is completed, but the gateway gives no URL of its video.", generation.id)
         if self.do_xcom_push:
@@ -148,12 +158,10 @@ class _SubmittingOperator(BaseOperator):
         """Return what OpenLineage is told, by its provider, which calls this."""
         from airflow_provider_luma.operators import storage
 
-        given = {**self._given(), **(self.extra_body or {})}
-        images = [given.pop(name) for name in IMAGES if given.get(name)]
+        given = self._given()
+        images = [given[name] for name in IMAGES if given.get(name)]
         read = [storage.uri_of(storage.open_path(image)) if is_stored(image) else image for image in images]
-        request = {name: without_images(value) for name, value in given.items() if value is not None}
-        if "notify_hook" in request:
-            request["notify_hook"] = without_keys(request["notify_hook"])
+        request = {name: value for name, value in self._request_shown().items() if name not in IMAGES}
         facts = {"generationId": self._submitted, "request": request}
         return openlineage([uri for uri in read if not uri.lower().startswith("data:")], self._made, facts)
 
@@ -201,6 +209,14 @@ class _SubmittingOperator(BaseOperator):
             elif ARGUMENT_TYPES[name] is bool and isinstance(value, str):
                 given[name] = words.get(value.strip().lower(), value)
         return given
+
+    def _request_shown(self) -> dict[str, Any]:
+        """Return the request's arguments as anybody may see them."""
+        given = {**self._given(), **(self.extra_body or {})}
+        shown = {name: without_images(value) for name, value in given.items() if value is not None}
+        if "notify_hook" in shown:
+            shown["notify_hook"] = without_keys(shown["notify_hook"])
+        return shown
 
     def _raw(self) -> dict[str, Any]:
         """Return the request's arguments as they were given, images and all."""

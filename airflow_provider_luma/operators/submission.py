@@ -51,6 +51,8 @@ class Submission:
         self._log = log
         self._request = request
         self._earlier = _read(self._store)
+        self.submitted_at: str | None = self._earlier.get("submitted_at")
+        """When the request that became a generation had its answer."""
         self.under_way = False
         """Whether the request has left and its answer has not come."""
         self.stopped = False
@@ -134,7 +136,8 @@ class Submission:
     def accepted(self, generation_id: str) -> None:
         """Remember the generation that it became."""
         self.under_way = False
-        self._remember({"generation_id": generation_id, "request": self._digest, "submitted_at": _now()})
+        self.submitted_at = _now()
+        self._remember({"generation_id": generation_id, "request": self._digest, "submitted_at": self.submitted_at})
 
     def _is_over(self, generation_id: str, hook: LumaHook, *, cleared: bool) -> bool:
         """Say whether there is nothing to go on with, so that submitting anew is what the task is there for."""

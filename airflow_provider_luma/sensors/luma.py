@@ -12,16 +12,19 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
     conf,
 )
+from pendulum import DateTime
 
 from airflow_provider_luma.api import LumaAuthenticationError, LumaError, LumaGenerationFailed, LumaInvalidRequest
 from airflow_provider_luma.api.gateway import generation_path
 from airflow_provider_luma.api.waiting import Wait, parse_states
 from airflow_provider_luma.hooks.luma import LumaHook, failing_for_good
+from airflow_provider_luma.links.luma import LINKS
 from airflow_provider_luma.operators.template import is_template
 from airflow_provider_luma.triggers.luma import STILL_GOING, LumaGenerationTrigger, generation_from
+from airflow_provider_luma.ui.record import recording
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -51,6 +54,8 @@ class LumaGenerationSensor(BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("generation_id", "target_state", "luma_conn_id")
+    operator_extra_links = LINKS
+    watch_url: str | None = None
 
     def __init__(
         self,
@@ -78,19 +83,23 @@ class LumaGenerationSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait, and return the generation as a dict."""
-        with failing_for_good():
-            _check_one_id(self.generation_id)
-            parse_states(self.target_state)
-        if self.deferrable:
-            limits = [timedelta(seconds=self.timeout), self.execution_timeout]
-            self.defer(
-                trigger=LumaGenerationTrigger(
-                    self.generation_id, self.luma_conn_id, self.poke_interval, target_state=self.target_state
-                ),
-                method_name=self.execute_complete.__name__,
-                timeout=min(limit for limit in limits if limit is not None),
-            )
-        return super().execute(context)
+        with recording(self, context) as record:
+            with failing_for_good():
+                _check_one_id(self.generation_id)
+                parse_states(self.target_state)
+            record(generation_id=self.generation_id)
+            if self.deferrable:
+                limits = [timedelta(seconds=self.timeout), self.execution_timeout]
+                self.defer(
+                    trigger=LumaGenerationTrigger(
+                        self.generation_id, self.luma_conn_id, self.poke_interval, target_state=self.target_state
+                    ),
+                    method_name=self.execute_complete.__name__,
+                    timeout=min(limit for limit in limits if limit is not None),
+                )
+            returned = super().execute(context)
+            self._show(returned, record)
+            return returned
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look once."""
@@ -113,11 +122,13 @@ class LumaGenerationSensor(BaseSensorOperator):
         self._remember(context, wait)
         return PokeReturnValue(is_done=generation is not None, xcom_value=generation and generation.as_dict())
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Go on where the trigger left off."""
         try:
-            with failing_for_good(LumaGenerationFailed):
-                return generation_from(event).as_dict()
+            with recording(self, context, resumed=True) as record, failing_for_good(LumaGenerationFailed):
+                returned = generation_from(event).as_dict()
+                self._show(returned, record)
+                return returned
         except LumaError as error:
             if self.never_fail:
                 # Airflow does this for its own exceptions only.
@@ -127,6 +138,10 @@ class LumaGenerationSensor(BaseSensorOperator):
     def on_kill(self) -> None:
         """Say what goes on when this task does not."""
         self.log.warning(STILL_GOING, self.generation_id)
+
+    def _show(self, generation: dict[str, Any], record: Callable[..., None]) -> None:
+        self.watch_url = generation["video_url"]
+        record(generation=generation, seen_at=DateTime.now("UTC").to_iso8601_string())
 
     def _begun(self, context: Context) -> tuple[LumaHook, Wait]:
         """Return what this process looks with and what it has seen, from the first look on."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
+import requests
+import trustme
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_luma.api import (
@@ -167,6 +172,40 @@ class TestWaiting:
         assert hook.wait_for_generation(generation.id, poll_interval=0.05).video_url
 
 
+class Forwarding(BaseHTTPRequestHandler):
+    """Something before the sandbox that speaks TLS."""
+
+    def do_GET(self):
+        answer = requests.get(self.server.sandbox + self.path, headers=dict(self.headers), timeout=10)
+        self.send_response(answer.status_code)
+        self.send_header("Content-Type", answer.headers["Content-Type"])
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    def log_message(self, *_):
+        pass
+
+
+class TestForm:
+    """The connection's form."""
+
+    def test_of_hook(self, monkeypatch):
+        """Airflow before 3.2, which asks the hook, gets what later ones read; it brings, or plays, WTForms."""
+
+        def field(label, **rest):
+            return label, rest["default"]
+
+        fields = SimpleNamespace(IntegerField=field, BooleanField=field)
+        monkeypatch.setitem(sys.modules, "wtforms", fields)
+        monkeypatch.setitem(sys.modules, "wtforms.validators", SimpleNamespace(Optional=object))
+        widgets = LumaHook.get_connection_form_widgets()
+        assert widgets == {"timeout": ("Timeout (seconds)", 30), "verify": ("Verify TLS", True)}
+        behaviour = LumaHook.get_ui_field_behaviour()
+        assert behaviour["relabeling"] == {"host": "Gateway", "password": "API token"}
+        assert set(behaviour) == {"hidden_fields", "relabeling", "placeholders"}
+
+
 class TestTestConnection:
     """What the test button of the connection form says."""
 
@@ -191,6 +230,82 @@ class TestTestConnection:
         good, message = LumaHook().test_connection()
         assert not good
         assert message.startswith("The host cannot be reached")
+
+    @pytest.mark.parametrize(
+        ("host", "said"),
+        [
+            ("http://127.0.0.1:1", "check the host and port in the Gateway field"),
+            ("https://luma.invalid", "there is none of the name in https://luma.invalid; check the Gateway field"),
+        ],
+    )
+    def test_what_to_do(self, connect, host, said):
+        """What is wrong on the way there is told apart, in one sentence that says what to do."""
+        connect(host=host, password=TOKEN)
+        good, message = LumaHook().test_connection()
+        assert not good
+        assert said in message
+        assert message.count(". ") == 0
+
+    def test_proxy(self, connect, monkeypatch):
+        """A proxy that is not there is named as the trouble."""
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+        connect(host="https://luma.example.com", password=TOKEN)
+        good, message = LumaHook().test_connection()
+        assert not good
+        assert "the proxy on the way to https://luma.example.com fails" in message
+        assert "check HTTPS_PROXY" in message
+
+    def test_tls(self, connect, tmp_path):
+        """So is a certificate that is not trusted, with how to trust it; and that works."""
+        authority, bundle = trustme.CA(), tmp_path / "authority.pem"
+        authority.cert_pem.write_to_path(bundle)
+        with Sandbox(token=TOKEN) as sandbox, ThreadingHTTPServer(("127.0.0.1", 0), Forwarding) as server:
+            server.sandbox = sandbox.url
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert("localhost").configure_cert(context)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+            threading.Thread(target=server.serve_forever).start()
+            host = f"https://localhost:{server.server_port}"
+            connect(host=host, password=TOKEN)
+            refused = LumaHook().test_connection()
+            connect(host=host, password=TOKEN, extra={"verify": str(bundle)})
+            trusted = LumaHook().test_connection()
+            connect(host=host.replace("https", "http"), password=TOKEN)
+            plain = LumaHook().test_connection()
+            server.shutdown()
+        assert not refused[0]
+        assert "certificate that is not trusted" in refused[1]
+        assert "set the extra 'verify'" in refused[1]
+        assert trusted == (True, f"{host} is a Luma gateway and takes the token.")
+        assert not plain[0]
+
+    def test_not_tls(self, connect, sandbox):
+        """And a gateway that speaks plain HTTP."""
+        connect(host=sandbox.url.replace("http", "https"), password=TOKEN)
+        good, message = LumaHook().test_connection()
+        assert not good
+        assert "check whether it is http:// rather than https://" in message
+
+    @pytest.mark.parametrize(
+        ("status", "said"),
+        [("429", "test again in a minute"), ("500", "is in trouble (HTTP 500): test again later")],
+    )
+    def test_in_trouble(self, connection, sandbox, status, said):
+        """A gateway that is there, but has trouble, is not taken for a wrong one."""
+        sandbox.weather(status={status: 1.0})
+        good, message = LumaHook().test_connection()
+        assert not good
+        assert said in message
+
+    def test_fields(self, connect):
+        """What is wrong with the form itself is said without the name under which Airflow tests it."""
+        connect(host="https://luma.invalid", password=TOKEN, extra={"timeout": "soon"})
+        assert LumaHook().test_connection() == (False, "the extra 'timeout' must be a number of seconds, got 'soon'.")
+        connect(host="https://luma.invalid")
+        assert LumaHook().test_connection() == (
+            False,
+            "The connection has no API token: put it into the API token field.",
+        )
 
     def test_silent(self, connect):
         """So is one that says nothing."""

@@ -33,6 +33,7 @@ class TaskInstance:
 
     try_number = 1
     max_tries = 0
+    map_index = -1
 
     def __init__(self):
         self.xcoms = {}
@@ -40,6 +41,10 @@ class TaskInstance:
 
     def xcom_push(self, key, value):
         self.xcoms[key] = json.loads(json.dumps(value))
+
+    def xcom_pull(self, key, map_indexes):
+        assert map_indexes == self.map_index
+        return self.xcoms.get(key)
 
 
 @pytest.fixture
@@ -73,7 +78,8 @@ class TestGenerate:
         task_id = run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, model_name="ray-v2"), ti)
         (known,) = sandbox.report()["generations"]
         assert task_id == known["id"]
-        assert ti.xcoms == {"return_value": task_id}
+        assert set(ti.xcoms) == {"return_value", "luma"}
+        assert ti.xcoms["return_value"] == task_id
         assert known["body"] == {"user_prompt": PROMPT, "model_name": "ray-v2"}
         assert known["polls"] == 0
 

@@ -62,8 +62,13 @@ class Task:
         self.xcoms = {}
         self.fails_afterwards = None
 
+    map_index = -1
+
     def xcom_push(self, key, value):
         self.xcoms[key] = value
+
+    def xcom_pull(self, key, map_indexes):
+        return self.xcoms.get(key)
 
     def run(self, operator=LumaGenerateVideoOperator, **changed):
         """Run the next try, automatic unless the task was cleared before."""

@@ -1,0 +1,1 @@
+"""The links on a task in Airflow's UI."""

@@ -1,0 +1,1 @@
+"""The Luma tab of Airflow's UI, from Airflow 3.1 on."""

@@ -1,0 +1,59 @@
+"""What a task tells the Luma tab: one XCom, which it adds to while it runs."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException
+
+from airflow_provider_luma.api import LumaError, LumaGenerationFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
+
+log = logging.getLogger(__name__)
+
+XCOM_KEY = "luma"
+
+
+@contextmanager
+def recording(operator: BaseOperator, context: Context, *, resumed: bool = False) -> Iterator[Callable[..., None]]:
+    """
+    Give a function that adds facts to the task's record, and add by itself what a LumaError says.
+
+    The facts, all optional and JSON types: ``request`` (the submission's arguments, without images), ``generation_id``,
+    ``submitted_at`` and ``seen_at`` (RFC 3339), ``generation`` (as the sensor returns
+    it, ``seen_at`` then), ``stored`` (a URI),
+    ``problem`` (what went wrong, and what to do). A task with ``do_xcom_push=False`` records nothing.
+
+    :param operator: whose task it is.
+    :param resumed: whether the task was deferred, so that another process has recorded already.
+    """
+    facts: dict[str, Any] = {}
+
+    def record(**more: Any) -> None:
+        if not operator.do_xcom_push:
+            return
+        try:
+            ti = context["ti"]
+            if resumed and not facts:
+                facts.update(ti.xcom_pull(key=XCOM_KEY, map_indexes=ti.map_index) or {})
+            facts.update(more)
+            ti.xcom_push(key=XCOM_KEY, value=facts)
+        except Exception:
+            # No task that has paid may fail for a picture of it.
+            log.warning("The Luma tab will not show all of this task.", exc_info=True)
+
+    try:
+        yield record
+    except (LumaError, AirflowFailException, AirflowNotFoundException) as error:
+        luma_error = error.__cause__ if isinstance(error, AirflowFailException) else error
+        if isinstance(luma_error, LumaGenerationFailed):
+            record(problem=str(luma_error), generation=luma_error.generation.as_dict())
+        elif isinstance(luma_error, LumaError | AirflowNotFoundException):
+            record(problem=str(luma_error))
+        raise

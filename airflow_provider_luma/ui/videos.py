@@ -1,0 +1,233 @@
+"""What the tasks of a DAG run have recorded, put together into its videos."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from sqlalchemy import String, and_, cast, or_, select
+
+from airflow_provider_luma.ui.record import XCOM_KEY
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+LIMIT = 600
+"""How many videos of a run are given unless more are asked for."""
+
+PROMPT_AMONG_MANY = 300
+"""How many characters of a prompt are given when many are."""
+
+SUBMITTING = ("LumaExtendVideoOperator", "LumaGenerateVideoOperator", "_LumaVideoDecoratedOperator")
+"""Tasks that are there to make a video, also before they have recorded anything."""
+
+NOT_MADE = {
+    "up_for_retry": "retrying",
+    "failed": "failed",
+    "upstream_failed": "skipped",
+    "skipped": "skipped",
+    "removed": "skipped",
+}
+"""What the state of a task means for the video that it has not made."""
+
+UNDER_WAY = ("running", "deferred", "up_for_reschedule", "restarting", "queued", "scheduled")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task instance, and what it has recorded; whoever writes XComs may have written anything there."""
+
+    task_id: str
+    map_index: int
+    name: str
+    state: str | None
+    submits: bool
+    record: Mapping[str, Any]
+
+    @property
+    def generation_id(self) -> str:
+        """Return the id of the generation that it submitted, waits for or downloads."""
+        return _text(self.record.get("generation_id"))
+
+    @property
+    def generation(self) -> Mapping[str, Any]:
+        """Return the generation as it saw it last."""
+        return _mapping(self.record.get("generation"))
+
+
+def of_run(session: Session, dag_id: str, run_id: str, limit: int) -> dict[str, Any] | None:
+    """
+    Return the videos of a DAG run, in the order of their tasks.
+
+    :return: ``live``, ``total``, ``states`` (how many are in which), ``videos`` (as :func:`of_task` gives them, with
+        the beginning of the prompt, and no more than ``limit``); None where there is no such run.
+    """
+    live = _is_live(session, dag_id, run_id)
+    if live is None:
+        return None
+    groups: dict[object, list[Task]] = {}
+    recorded_or_submits = or_(XComModel.key.is_not(None), TaskInstance.operator.in_(SUBMITTING))
+    for task in _tasks(session, dag_id, run_id, recorded_or_submits):
+        if task.submits or task.generation_id:
+            groups.setdefault(task.generation_id or (task.task_id, task.map_index), []).append(task)
+    videos = [_video(group) for group in groups.values()]
+    for video in videos:
+        video["prompt"] = video["prompt"][:PROMPT_AMONG_MANY]
+    return {
+        "live": live,
+        "total": len(videos),
+        "states": Counter(video["state"] for video in videos),
+        "videos": videos[:limit],
+    }
+
+
+def of_task(session: Session, dag_id: str, run_id: str, task_id: str, map_index: int) -> dict[str, Any] | None:
+    """
+    Return the video that a task instance submits, waits for or downloads, with what others of its run know of it.
+
+    :return: ``live``, and ``video``, which is None if the task has nothing to do with one; None where there is no such
+        task instance. URLs are http(s) or None; lengths and times are in seconds.
+    """
+    live = _is_live(session, dag_id, run_id)
+    found = _tasks(session, dag_id, run_id, TaskInstance.task_id == task_id, TaskInstance.map_index == map_index)
+    if not found:
+        return None
+    (task,) = found
+    if task.generation_id:
+        mentions_it = cast(XComModel.value, String).contains(task.generation_id, autoescape=True)
+        others = _tasks(session, dag_id, run_id, mentions_it)
+        found = [other for other in others if other.generation_id == task.generation_id]
+    return {"live": live, "video": _video(found) if task.record or task.submits else None}
+
+
+def _is_live(session: Session, dag_id: str, run_id: str) -> bool | None:
+    state = session.scalar(select(DagRun.state).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+    return None if state is None else state in ("queued", "running")
+
+
+def _tasks(session: Session, dag_id: str, run_id: str, *conditions: Any) -> list[Task]:
+    """Return the run's task instances that meet the conditions, each with its record, in a steady order."""
+    recorded = and_(
+        XComModel.dag_id == TaskInstance.dag_id,
+        XComModel.run_id == TaskInstance.run_id,
+        XComModel.task_id == TaskInstance.task_id,
+        XComModel.map_index == TaskInstance.map_index,
+        XComModel.key == XCOM_KEY,
+    )
+    label: Any = TaskInstance.rendered_map_index
+    columns = TaskInstance.task_id, TaskInstance.map_index, label, TaskInstance.state, TaskInstance.operator
+    query = (
+        select(*columns, XComModel.value)
+        .outerjoin(XComModel, recorded)
+        .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, *conditions)
+        .order_by(TaskInstance.task_id, TaskInstance.map_index)
+    )
+    tasks = []
+    for task_id, map_index, shown, state, operator, value in session.execute(query):
+        record = _record(value)
+        name = f"{task_id} [{shown or map_index}]" if map_index >= 0 else task_id
+        submits = operator in SUBMITTING or "request" in record
+        tasks.append(Task(task_id, map_index, name, state, submits, record))
+    return tasks
+
+
+def _record(value: Any) -> Mapping[str, Any]:
+    # Airflow keeps an XCom as JSON in a JSON column.
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {}
+    return _mapping(value)
+
+
+def _video(tasks: list[Task]) -> dict[str, Any]:
+    """Return what the tasks that have to do with one video know of it together."""
+    first = next((task for task in tasks if task.submits), tasks[0])
+    request = _mapping(first.record.get("request"))
+    # The one that saw the end, if one did.
+    last = max(tasks, key=lambda task: (_state_of(task) in ("completed", "failed"), bool(task.generation)))
+    generation = last.generation
+    submitted = _when(first.record.get("submitted_at"))
+    completed = [
+        seen for task in tasks if _state_of(task) == "completed" and (seen := _when(task.record.get("seen_at")))
+    ]
+    return {
+        "task_id": first.task_id,
+        "map_index": first.map_index,
+        "name": first.name,
+        "state": _state(tasks, first, last),
+        "generation_id": first.generation_id,
+        "prompt": _text(request.get("user_prompt")),
+        "model": _text(request.get("model_name")),
+        "size": _size(generation) or _text(request.get("resolution")),
+        "length": _length(generation.get("duration") or request.get("duration")),
+        "submitted_at": _text(first.record.get("submitted_at")),
+        "took": (min(completed) - submitted).total_seconds() if completed and submitted else None,
+        "images": [
+            {"is": name, "url": _web(request[name]), "text": _text(request[name])}
+            for name in ("image_url", "image_end_url")
+            if request.get(name)
+        ],
+        "video_url": _web(generation.get("video_url")),
+        "poster_url": _web(generation.get("thumbnail_url")),
+        "reason": _text(generation.get("failure_reason")),
+        "stored": [_text(task.record["stored"]) for task in tasks if task.record.get("stored")],
+        "problems": [
+            {"task": task.name, "text": _text(task.record.get("problem"))}
+            for task in tasks
+            if task.record.get("problem") or (task.state == "failed" and _state_of(last) != "failed")
+        ],
+    }
+
+
+def _state(tasks: list[Task], first: Task, last: Task) -> str:
+    if _state_of(last) in ("completed", "failed"):
+        return _state_of(last)
+    if first.state in NOT_MADE:
+        return NOT_MADE[first.state]
+    if not first.generation_id:
+        return "waiting"
+    if any(task.state == "failed" for task in tasks):
+        return "failed"
+    return "processing" if any(task.state in UNDER_WAY for task in tasks) else "submitted"
+
+
+def _state_of(task: Task) -> str:
+    return _text(task.generation.get("state"))
+
+
+def _size(generation: Mapping[str, Any]) -> str:
+    width, height = generation.get("width"), generation.get("height")
+    return f"{width} \u00d7 {height}" if width and height else ""
+
+
+def _length(duration: Any) -> str:
+    return f"{duration:g} s" if isinstance(duration, int | float) else _text(duration)
+
+
+def _when(value: Any) -> pendulum.DateTime | None:
+    try:
+        return pendulum.DateTime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _web(value: Any) -> str | None:
+    """Return a URL that a browser may be given; nothing else, such as javascript: or a file."""
+    return value if isinstance(value, str) and value.lower().startswith(("https://", "http://")) else None

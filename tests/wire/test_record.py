@@ -1,0 +1,169 @@
+"""What tasks tell the Luma tab, and where their links lead."""
+
+from __future__ import annotations
+
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, TaskDeferred
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
+
+from airflow_provider_luma.links.luma import LINKS, LumaTaskLink, WatchVideoLink
+from airflow_provider_luma.operators.luma import LumaDownloadVideoOperator, LumaGenerateVideoOperator
+from airflow_provider_luma.sensors.luma import LumaGenerationSensor
+from tests.wire.conftest import TOKEN
+from tests.wire.test_operators import PROMPT, TaskInstance, resume, run
+
+SUBMIT = {"task_id": "submit", "user_prompt": PROMPT}
+
+
+@pytest.fixture
+def ti():
+    return TaskInstance()
+
+
+def watch(operator):
+    return WatchVideoLink().get_link(operator, ti_key=None)
+
+
+class TestRecord:
+    def test_submit(self, connection, ti):
+        """A task that submits records what it asked for, and what it got."""
+        operator = LumaGenerateVideoOperator(**SUBMIT, model_name="ray-v2", extra_body={"aspect_ratio": "16:9"})
+        generation_id = run(operator, ti)
+        record = ti.xcoms["luma"]
+        assert record.pop("submitted_at")
+        assert record == {
+            "request": {"user_prompt": PROMPT, "model_name": "ray-v2", "aspect_ratio": "16:9"},
+            "generation_id": generation_id,
+        }
+        assert watch(operator) == ""
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_wait(self, connection, ti, deferrable):
+        """One that waits adds the generation, also where another process goes on with it."""
+        arguments = {**SUBMIT, "wait_for_completion": True, "deferrable": deferrable}
+        operator = LumaGenerateVideoOperator(**arguments)
+        if deferrable:
+            with pytest.raises(TaskDeferred) as deferred:
+                run(operator, ti)
+            assert set(ti.xcoms["luma"]) == {"request", "generation_id", "submitted_at"}
+            operator = LumaGenerateVideoOperator(**arguments)
+            resume(operator, deferred.value, ti)
+        else:
+            run(operator, ti)
+        record = ti.xcoms["luma"]
+        assert set(record) == {"request", "generation_id", "submitted_at", "generation", "seen_at"}
+        assert record["generation"] == ti.xcoms["generation"]
+        assert watch(operator) == record["generation"]["video_url"]
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_sensor(self, connection, client, ti, deferrable):
+        """A sensor records what it waits for, then what it saw."""
+        generation_id = client.submit(PROMPT).id
+        sensor = LumaGenerationSensor(task_id="wait", generation_id=generation_id, deferrable=deferrable)
+        if deferrable:
+            with pytest.raises(TaskDeferred) as deferred:
+                run(sensor, ti)
+            assert ti.xcoms["luma"] == {"generation_id": generation_id}
+            generation = resume(sensor, deferred.value, ti)
+        else:
+            generation = run(sensor, ti)
+        assert ti.xcoms["luma"].pop("seen_at")
+        assert ti.xcoms["luma"] == {"generation_id": generation_id, "generation": generation}
+        assert watch(sensor) == generation["video_url"]
+
+    def test_download(self, connection, client, ti, tmp_path):
+        """A download records where the video is now; its link leads to the CDN, which a browser can play from."""
+        generation_id = client.submit(PROMPT).id
+        operator = LumaDownloadVideoOperator(task_id="store", generation=generation_id, destination=str(tmp_path))
+        uri = run(operator, ti)
+        assert ti.xcoms["luma"] == {"generation_id": generation_id, "stored": uri}
+        assert watch(operator).startswith("http://")
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_failed_generation(self, connection, ti, deferrable):
+        """A generation that failed is recorded with its reason and what to do."""
+        arguments = {**SUBMIT, "user_prompt": "A boat [moderated]", "wait_for_completion": True}
+        operator = LumaGenerateVideoOperator(**arguments, deferrable=deferrable)
+        if deferrable:
+            with pytest.raises(TaskDeferred) as deferred:
+                run(operator, ti)
+        with pytest.raises(AirflowFailException):
+            resume(operator, deferred.value, ti) if deferrable else run(operator, ti)
+        record = ti.xcoms["luma"]
+        assert record["request"] == {"user_prompt": "A boat [moderated]"}
+        assert record["generation"]["failure_reason"] == "Advanced prompt moderation failed"
+        assert "change the prompt" in record["problem"]
+
+    def test_refused(self, connect, sandbox, ti):
+        """A submission that was refused is, too."""
+        connect(host=sandbox.url, password="wrong-token-0815")
+        with pytest.raises(AirflowFailException):
+            run(LumaGenerateVideoOperator(**SUBMIT), ti)
+        assert "Check the token" in ti.xcoms["luma"]["problem"]
+        assert "wrong-token-0815" not in json.dumps(ti.xcoms)
+
+    def test_no_secrets(self, connection, ti):
+        """Neither images nor the keys in a hook's address are in it, nor the token."""
+        image = "data:image/png;base64,iVBORw0KGgo="
+        notify_hook = "https://user:hunter2@example.com/hook?key=hunter2"
+        run(LumaGenerateVideoOperator(**SUBMIT, image_url=image, notify_hook=notify_hook), ti)
+        request = ti.xcoms["luma"]["request"]
+        assert request["image_url"] == "data:…"
+        assert request["notify_hook"] == "https://example.com/hook"
+        assert TOKEN not in json.dumps(ti.xcoms)
+
+    def test_nothing_pushed(self, connection, ti):
+        """A task that is told to push nothing records nothing, and has its link all the same."""
+        operator = LumaGenerateVideoOperator(**SUBMIT, wait_for_completion=True, do_xcom_push=False)
+        run(operator, ti)
+        assert ti.xcoms == {}
+        assert watch(operator).endswith("/video.mp4")
+
+    def test_airflow_in_trouble(self, connection, ti, caplog):
+        """No task fails because Airflow does not take its record."""
+        push = ti.xcom_push
+
+        def failing(key, value):
+            if key == "luma":
+                raise OSError("no API server")
+            push(key, value)
+
+        ti.xcom_push = failing
+        with caplog.at_level(logging.WARNING):
+            assert run(LumaGenerateVideoOperator(**SUBMIT), ti)
+        assert "The Luma tab will not show all of this task" in caplog.text
+
+    def test_no_connection(self, ti):
+        """A connection that is not there is recorded with how to make it."""
+        with pytest.raises(AirflowNotFoundException):
+            run(LumaGenerateVideoOperator(**SUBMIT, luma_conn_id="nowhere"), ti)
+        assert "There is no connection 'nowhere'. Make it" in ti.xcoms["luma"]["problem"]
+
+
+class TestLinks:
+    @pytest.mark.parametrize("url", ["javascript:alert(1)", "file:///etc/passwd", None, ""])
+    def test_only_web_addresses(self, url):
+        """What is no web address becomes no link, whatever a gateway calls its video."""
+        assert watch(SimpleNamespace(watch_url=url)) == ""
+
+    @pytest.mark.parametrize(("map_index", "mapped"), [(-1, ""), (None, ""), (0, "/mapped/0"), (12, "/mapped/12")])
+    @pytest.mark.parametrize("base_url", ["", "https://airflow.example.com/team", "https://airflow.example.com/team/"])
+    def test_luma_task(self, monkeypatch, map_index, mapped, base_url):
+        """The other leads to the task's own page, of a mapped task to that of its index."""
+        monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
+        key = SimpleNamespace(
+            dag_id="a", run_id="manual__2026-11-23T06:00:00+00:00", task_id="g.t", map_index=map_index
+        )
+        link = LumaTaskLink().get_link(None, ti_key=key)
+        tab = "plugin/luma" if AIRFLOW_V_3_1_PLUS else "xcom"
+        path = f"/dags/a/runs/manual__2026-11-23T06%3A00%3A00%2B00%3A00/tasks/g.t{mapped}/{tab}"
+        assert link == base_url.rstrip("/") + path
+
+    @pytest.mark.parametrize("operator", [LumaGenerateVideoOperator, LumaGenerationSensor, LumaDownloadVideoOperator])
+    def test_who_has_them(self, operator):
+        """Every task that submits, waits or downloads has both."""
+        assert operator.operator_extra_links == LINKS
