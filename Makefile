@@ -6,7 +6,7 @@ VENV ?= .venv
 TESTS ?= tests/unit tests/wire tests/system
 OLDEST := 3.0.6
 
-.PHONY: help demo airflow test test-oldest test-scale lint chaos waiting download clean
+.PHONY: help demo airflow test test-oldest test-scale pictures lint chaos waiting download clean
 
 help:
 	@echo "make demo         make a first video with Airflow, against a local sandbox"
@@ -14,6 +14,7 @@ help:
 	@echo "make test         unit, wire and system tests; TESTS=tests/unit for some"
 	@echo "make test-oldest  unit and wire tests on Airflow $(OLDEST)"
 	@echo "make test-scale   a real triggerer with 500 deferred tasks"
+	@echo "make pictures     take the README's pictures of Airflow's UI"
 	@echo "make lint         ruff and mypy"
 	@echo "make chaos        kill Airflow at random while it makes a hundred videos, and count what was paid"
 	@echo "make waiting      let thousands of triggers wait, beside those of Airflow's HTTP provider, and measure both"
@@ -34,6 +35,10 @@ test-oldest:
 
 test-scale:
 	@$(MAKE) --no-print-directory test TESTS=tests/scale
+
+pictures:
+	@mkdir -p docs/pictures
+	@LUMA_PICTURES=$(CURDIR)/docs/pictures $(MAKE) --no-print-directory test TESTS=tests/system/test_ui.py
 
 lint: $(VENV)/dev-$(AIRFLOW).stamp
 	$(VENV)/bin/ruff check

@@ -54,7 +54,8 @@ class Task:
     @property
     def generation_id(self) -> str:
         """Return the id of the generation that it submitted, waits for or downloads."""
-        return _text(self.record.get("generation_id"))
+        known = self.record.get("generation_id")
+        return known if isinstance(known, str) else ""
 
     @property
     def generation(self) -> Mapping[str, Any]:

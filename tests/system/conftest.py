@@ -11,6 +11,7 @@ import requests
 from moto.server import ThreadedMotoServer
 
 from airflow_provider_luma.sandbox import Sandbox
+from dev.local_airflow import USER
 from tests.system.deployment import Deployment
 
 if TYPE_CHECKING:
@@ -45,7 +46,12 @@ def deployment(sandbox, s3, tmp_path_factory) -> Iterator[Deployment]:
     here = Path(__file__).parent
     home = tmp_path_factory.mktemp("airflow") / "home"
     openlineage = {"type": "file", "log_file_path": str(home / "openlineage.log"), "append": True}
-    env = {"AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(openlineage)}
+    env = {
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(openlineage),
+        "AIRFLOW__CORE__AUTH_MANAGER": "tests.system.rights.RightsByDag",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin,outsider:viewer",
+        "PYTHONPATH": str(here.parents[1]),
+    }
     with Deployment(home, here.parents[1] / "example_dags", here / "dags", env=env) as deployment:
         deployment.add_connection("luma_default", conn_type="luma", host=sandbox.url, password=TOKEN)
         deployment.add_connection("luma_refused", conn_type="luma", host=sandbox.url, password=REFUSED_TOKEN)

@@ -1,0 +1,214 @@
+"""What the Luma tab makes of the task instances and records of a run, in Airflow's own tables."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+import sqlalchemy
+from airflow import models
+from airflow.models.base import Base
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from sqlalchemy.orm import Session
+
+from airflow_provider_luma.ui import videos
+
+DAG, RUN = "a_dag", "manual__2026-11-23T06:00:00+00:00"
+DONE = {
+    "id": "g1",
+    "state": "completed",
+    "video_url": "https://cdn/v.mp4",
+    "thumbnail_url": "https://cdn/t.jpg",
+    "width": 1280,
+    "height": 720,
+    "duration": 5.0,
+}
+REQUEST = {"user_prompt": "A boat", "model_name": "ray-v2"}
+
+
+class Run:
+    """A DAG run in a database of its own."""
+
+    def __init__(self, session):
+        self.session = session
+        self.insert(DagRun, id=1, dag_id=DAG, run_id=RUN, state="running", run_type="manual")
+
+    def insert(self, model, **values):
+        # A row has dozens of columns that do not matter here, and that differ between versions.
+        for column in model.__table__.columns:
+            if not column.nullable:
+                text = "2026-11-23 06:00:00.000000" if "date" in column.name or "_at" in column.name else ""
+                values.setdefault(column.name, 0 if column.type.python_type is int else text)
+        marks = ", ".join("?" * len(values))
+        statement = f"INSERT INTO {model.__tablename__} ({', '.join(values)}) VALUES ({marks})"  # noqa: S608
+        self.session.connection().exec_driver_sql(statement, tuple(values.values()))
+
+    def task(self, task_id, state, record=None, *, operator="LumaGenerateVideoOperator", map_index=-1):
+        key = {"dag_id": DAG, "run_id": RUN, "task_id": task_id, "map_index": map_index}
+        self.insert(TaskInstance, **key, id=uuid.uuid4().hex, state=state, operator=operator)
+        if record is not None:
+            self.insert(XComModel, **key, dag_run_id=1, key="luma", value=json.dumps(json.dumps(record)))
+
+    @property
+    def videos(self):
+        return videos.of_run(self.session, DAG, RUN, videos.LIMIT)["videos"]
+
+    def of_task(self, task_id, map_index=-1):
+        return videos.of_task(self.session, DAG, RUN, task_id, map_index)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    models.import_all_models()
+    engine = sqlalchemy.create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def run(engine):
+    with engine.connect() as connection, Session(connection) as session:
+        yield Run(session)
+
+
+@pytest.mark.parametrize(
+    ("state", "record", "shown"),
+    [
+        (None, None, "waiting"),
+        ("queued", None, "waiting"),
+        ("running", None, "waiting"),
+        ("deferred", {"request": REQUEST}, "waiting"),
+        ("running", {"request": REQUEST, "generation_id": "g1"}, "processing"),
+        ("deferred", {"request": REQUEST, "generation_id": "g1"}, "processing"),
+        ("success", {"request": REQUEST, "generation_id": "g1"}, "submitted"),
+        ("success", {"request": REQUEST, "generation_id": "g1", "generation": DONE}, "completed"),
+        ("up_for_retry", {"request": REQUEST, "problem": "The gateway is in trouble."}, "retrying"),
+        ("failed", {"request": REQUEST, "problem": "The token is refused."}, "failed"),
+        ("failed", {"generation_id": "g1", "generation": {**DONE, "state": "failed"}}, "failed"),
+        ("failed", None, "failed"),
+        ("upstream_failed", None, "skipped"),
+        ("skipped", None, "skipped"),
+    ],
+)
+def test_state(run, state, record, shown):
+    """The state of a video is what its task's state and record say together."""
+    run.task("make", state, record)
+    (video,) = run.videos
+    assert video["state"] == shown
+    assert run.of_task("make")["video"]["state"] == shown
+
+
+@pytest.mark.parametrize(
+    ("waits", "record", "shown"),
+    [
+        ("deferred", {}, "processing"),
+        ("success", {"generation": DONE, "seen_at": "2026-11-23T06:01:04Z"}, "completed"),
+        ("failed", {"problem": "The gateway does not know it."}, "failed"),
+    ],
+)
+def test_another_waits(run, waits, record, shown):
+    """What one task submits and another waits for is one video, and each of the two has all of it."""
+    submitted = {"request": REQUEST, "generation_id": "g1", "submitted_at": "2026-11-23T06:00:00+00:00"}
+    run.task("submit", "success", submitted)
+    run.task("wait", waits, {"generation_id": "g1", **record}, operator="LumaGenerationSensor")
+    (video,) = run.videos
+    assert (video["state"], video["task_id"], video["prompt"]) == (shown, "submit", "A boat")
+    assert video["took"] == (64 if shown == "completed" else None)
+    assert run.of_task("submit") == run.of_task("wait") == {"live": True, "video": video}
+
+
+def test_stored(run):
+    """Where it is stored is part of it; that storing failed does not make it a failed video."""
+    run.task("make", "success", {"request": REQUEST, "generation_id": "g1", "generation": DONE})
+    run.task(
+        "a", "success", {"generation_id": "g1", "stored": "s3://bucket/g1.mp4"}, operator="LumaDownloadVideoOperator"
+    )
+    run.task("b", "failed", {"generation_id": "g1"}, operator="LumaDownloadVideoOperator")
+    (video,) = run.videos
+    assert video["state"] == "completed"
+    assert video["stored"] == ["s3://bucket/g1.mp4"]
+    assert video["problems"] == [{"task": "b", "text": ""}]
+    assert (video["size"], video["length"]) == ("1280 × 720", "5 s")  # noqa: RUF001
+
+
+def test_mapped(run):
+    """Mapped tasks have a video each, and keep apart what only looks alike."""
+    for index in range(3):
+        record = {"request": REQUEST, "generation_id": f"g1{index}", "generation": {**DONE, "id": f"g1{index}"}}
+        run.task("make", "success", record, map_index=index)
+    run.task("make", None, map_index=3)
+    assert [video["name"] for video in run.videos] == ["make [0]", "make [1]", "make [2]", "make [3]"]
+    assert run.of_task("make", 1)["video"]["generation_id"] == "g11"
+
+
+def test_wildcards(run):
+    """An id that a database would take for a pattern is one id."""
+    for index, generation_id in enumerate(["g%", "gx"]):
+        run.task("make", "success", {"request": REQUEST, "generation_id": generation_id}, map_index=index)
+    assert run.of_task("make", 0)["video"]["name"] == "make [0]"
+
+
+def test_others(run):
+    """A task that is not Luma's has none; one that is not there is not there."""
+    run.task("other", "success", operator="PythonOperator")
+    assert run.videos == []
+    assert run.of_task("other") == {"live": True, "video": None}
+    assert run.of_task("nowhere") is None
+    assert videos.of_run(run.session, DAG, "nowhere", 10) is None
+
+
+def test_own_operator(run):
+    """An operator of a user's own, made of ours, is known by its record."""
+    run.task("make", "running", {"request": REQUEST}, operator="OurTeamsVideoOperator")
+    assert [video["state"] for video in run.videos] == ["waiting"]
+
+
+def test_limit(run):
+    """No more are given than asked for, and how many there are is said."""
+    for index in range(5):
+        run.task("make", None, map_index=index)
+    found = videos.of_run(run.session, DAG, RUN, 2)
+    assert (len(found["videos"]), found["total"], found["states"]) == (2, 5, {"waiting": 5})
+
+
+def test_long_prompt(run):
+    """Among many, a prompt is cut."""
+    run.task("make", "running", {"request": {"user_prompt": "x" * 5000}, "generation_id": "g1"})
+    assert len(run.videos[0]["prompt"]) == videos.PROMPT_AMONG_MANY
+    assert len(run.of_task("make")["video"]["prompt"]) == 5000
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        None,
+        [],
+        "text",
+        7,
+        {"generation": []},
+        {"generation": {"state": {}, "duration": [], "width": {}}, "request": 3, "generation_id": {"a": 1}},
+        {"generation_id": ["g1"], "submitted_at": 5, "seen_at": {}, "stored": 1, "problem": []},
+    ],
+)
+def test_garbage(run, record):
+    """Whatever somebody has pushed under that key, the others are shown."""
+    run.task("garbage", "success", record, operator="PythonOperator")
+    run.task("make", "success", {"request": REQUEST, "generation_id": "g1", "generation": DONE})
+    assert "g1" in [video["generation_id"] for video in run.videos]
+    json.dumps(run.of_task("garbage"))
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "//cdn", 7, None])
+def test_only_web_addresses(run, url):
+    """No URL but http(s) leaves for the browser as one."""
+    generation = {**DONE, "video_url": url, "thumbnail_url": url}
+    request = {**REQUEST, "image_url": url, "image_end_url": "https://images/end.png"}
+    run.task("make", "success", {"request": request, "generation_id": "g1", "generation": generation})
+    (video,) = run.videos
+    assert (video["video_url"], video["poster_url"]) == (None, None)
+    assert [one["url"] for one in video["images"] if one["is"] == "image_url"] == ([] if url is None else [None])
+    assert video["images"][-1]["url"] == "https://images/end.png"
