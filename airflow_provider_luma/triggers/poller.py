@@ -173,8 +173,7 @@ class Poller:
                 asking = self.loop.create_task(self._ask(together))
                 self._in_flight.add(asking)
                 asking.add_done_callback(self._asked)
-                if len(together) > 1:
-                    await asyncio.sleep(APART)
+                await asyncio.sleep(APART if len(together) > 1 else 0)
             first_due = self.loop.time() if self._left_out else self._due[0][0] if self._due else float("inf")
             wake_at = max(first_due, self._quiet_until)
             if self._room() and wake_at < float("inf"):
@@ -217,7 +216,10 @@ class Poller:
             return alone
         together: list[Ticket] = []
         room = self._size()
-        while self._due and len(together) < room:
+        # No more in one step of the event loop, as all of them may have left.
+        for _ in range(min(len(self._due), CHUNK)):
+            if len(together) >= room:
+                break
             due, _, ticket = self._due[0]
             if not ticket.left:
                 if now < (min(due, ticket.asked + ticket.poll_interval / 2) if together else due):
@@ -232,7 +234,9 @@ class Poller:
     def _probe(self, now: float) -> list[Ticket]:
         """Return one that is due, to ask whether the trouble is over: the least likely to be its cause."""
         due: list[tuple[float, int, Ticket]] = []
-        while self._due and self._due[0][0] <= now and len(due) < 2 * CHUNK:
+        for _ in range(min(len(self._due), 2 * CHUNK)):
+            if self._due[0][0] > now:
+                break
             entry = heapq.heappop(self._due)
             if not entry[2].left:
                 due.append(entry)
@@ -243,7 +247,7 @@ class Poller:
         return [probe[2]] if probe else []
 
     def _next_left_out(self) -> list[Ticket]:
-        while self._left_out:
+        for _ in range(min(len(self._left_out), CHUNK)):
             ticket = self._left_out.popleft()
             if not ticket.left:
                 return [ticket]
@@ -342,7 +346,8 @@ class Poller:
     async def _in_trouble(self, together: list[Ticket], error: LumaError, sent: float) -> None:
         """Take note of what may be the gateway's trouble, or that of one id."""
         # One that is known to fail by itself says nothing about the gateway, as long as there are others.
-        suspect = len(together) == 1 and together[0].failures > 0 and any(not one.failures for one in self.tickets)
+        some = itertools.islice(self.tickets, CHUNK)
+        suspect = len(together) == 1 and together[0].failures > 0 and any(not one.failures for one in some)
         news = sent >= self._failed_at and not suspect
         if news:
             self._failures += 1
@@ -371,9 +376,10 @@ class Poller:
         await self._tell(together, error, sent)
         if news and self._failures >= (2 if everyones else IN_A_ROW):
             asked = set(together)
-            for slice_ in _slices([ticket for ticket in self.tickets if ticket not in asked]):
+            for slice_ in _slices(list(self.tickets)):
                 for ticket in slice_:
-                    ticket.tell(error)
+                    if ticket not in asked:
+                        ticket.tell(error)
                 await asyncio.sleep(0)
 
     async def _tell(self, together: list[Ticket], seen: Seen, sent: float) -> None:
