@@ -6,6 +6,7 @@ import asyncio
 import json
 import selectors
 import sys
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -55,6 +56,21 @@ class PatientLoop(asyncio.SelectorEventLoop):
 
     def _answered(self, _):
         self.asking -= 1
+
+    def take(self, seconds):
+        """Let the calling thread be at work for this long by this clock, which goes on meanwhile."""
+        over = threading.Event()
+
+        def end():
+            self.asking += 1
+            over.set()
+
+        def begin():
+            self.asking -= 1
+            self.call_later(seconds, end)
+
+        self.call_soon_threadsafe(begin)
+        over.wait()
 
     def run(self, coroutine):
         """Run to the end, as asyncio.run does."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import multiprocessing
+import random
+import sys
 import threading
 import time
 from collections import Counter, defaultdict
@@ -13,12 +16,14 @@ from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from itertools import pairwise
 
+import psutil
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
-from asgiref.sync import SyncToAsync
+from asgiref.sync import SyncToAsync, sync_to_async
 from starlette.responses import JSONResponse
 
 from airflow_provider_luma.api import Generation, GenerationState
+from airflow_provider_luma.api.waiting import Wait
 from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.triggers import connections, poller
 from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
@@ -119,6 +124,7 @@ class TestTogether:
         fired = loop.run(events(far.submit(250)))
         assert statuses(fired) == {"success": 250}
         assert len(far.asked) <= 3 * 7
+        assert max(map(len, far.batches)) <= poller.CHUNK
         assert far.report()["at_once"] <= poller.AT_ONCE
         assert max(at for _, at in fired) <= 1000 + 30 + 5 + 1
         assert look_ups == ["luma_default"]
@@ -129,6 +135,49 @@ class TestTogether:
         loop.run(events(far.submit()))
         assert far.singles == [*far.singles[:1] * 7]
         assert not far.batches
+
+    def test_cost_of_one(self, gateway, connect, look_ups, monkeypatch):
+        """And so do its look-ups, its threads and, but for a fifth, the functions of Python that are called for it."""
+
+        async def alone(generation_id):
+            """As this trigger was before it shared a poller."""
+            hook = LumaHook(patience=0)
+            await sync_to_async(hook.get_conn)()
+            wait = Wait(generation_id, log=hook.log)
+            while True:
+                seen = wait.saw(await asyncio.to_thread(hook.get_generation, generation_id))
+                if seen:
+                    return
+                await asyncio.sleep(wait.pause(5))
+
+        costs = []
+        # The first is to import what both need.
+        for wait in (alone, alone, event):
+            loop = PatientLoop()
+            loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="luma-poller"))
+            threads, calls = set(), Counter()
+
+            def called(frame, what, _, threads=threads, calls=calls):
+                calls[what] += 1
+                if threading.current_thread().name.startswith("luma-poller"):
+                    threads.add(threading.get_ident())
+
+            look_ups.clear()
+            with Gateway(loop, token=TOKEN, seconds=250) as far:
+                connect(host=far.url, password=TOKEN)
+                (one,) = far.submit()
+                threading.setprofile(called)
+                sys.setprofile(called)
+                try:
+                    loop.run(wait(one))
+                finally:
+                    sys.setprofile(None)
+                    threading.setprofile(None)
+            loop.close()
+            costs.append((len(far.asked), len(look_ups), len(threads), calls["call"]))
+        _, (*before, calls_before), (*now, calls_now) = costs
+        assert now == before
+        assert calls_now <= 1.2 * calls_before
 
     def test_join(self, gateway, loop):
         """One that joins is asked for within a second, and rides along from then on."""
@@ -180,6 +229,30 @@ class TestTogether:
 
         assert statuses(loop.run(waiting())) == {"success": 2}
         assert not far.singles
+
+    def test_two_tokens(self, gateway, loop, monkeypatch):
+        """Another token has a poller of its own, which ends and starts afresh while the first goes on."""
+        far = gateway(seconds=20)
+        far.sandbox_gateway.settings = type(far.sandbox_gateway.settings)(seconds=20)
+        conn = f'{{"conn_type": "luma", "host": "{far.url}", "password": "another"}}'
+        monkeypatch.setenv("AIRFLOW_CONN_LUMA_OTHER", conn)
+        first, second = far.submit(2)
+
+        async def waiting():
+            begun = asyncio.ensure_future(event(first))
+            for _ in range(2):
+                other = asyncio.ensure_future(event(second, luma_conn_id="luma_other"))
+                await asyncio.sleep(6)
+                assert len(connections.Pollers.here()._pollers) == 2
+                other.cancel()
+                await asyncio.sleep(0.1)
+                assert len(connections.Pollers.here()._pollers) == 1
+            return await begun
+
+        payload, _ = loop.run(waiting())
+        assert payload["status"] == "success"
+        assert not far.batches
+        assert far.singles.count(second) == 4
 
     def test_metrics(self, gateway, loop, monkeypatch):
         """Airflow's metrics say how many wait, how many requests that takes, and how late the event is."""
@@ -473,6 +546,31 @@ class TestTrouble:
             assert len([line for line in lines if "cannot be asked about" in line]) == 1
             assert len([line for line in lines if "can be asked about again" in line]) == 1
 
+    def test_jitter(self, connect):
+        """Pauses double up to a minute, and those of two triggerers differ, so that they do not come back together."""
+        pauses = []
+        for seed in (1, 2):
+            random.seed(seed)
+            loop = PatientLoop()
+            with Gateway(loop, token=TOKEN, seconds=1) as far:
+                connect(host=far.url, password=TOKEN)
+                far.one = lambda _: refusal(429) if loop.now < 1400 else None  # noqa: B023 - it is over by then
+                loop.run(event(*far.submit()))
+            loop.close()
+            asked = [now for now, _ in far.asked]
+            pauses.append([later - earlier for earlier, later in pairwise(asked)])
+        for of_one in pauses:
+            longest = [min(5 * 2**failures, 60) for failures in range(1, len(of_one) + 1)]
+            assert all(1 <= pause / least <= 1.26 for pause, least in zip(of_one, longest, strict=True))
+        assert all(abs(one - other) > 0.01 for one, other in zip(*pauses, strict=False))
+
+    @pytest.mark.parametrize("status", [302, 402, 418, 429])
+    def test_whatever(self, gateway, loop, status):
+        """So is whatever else it says for a while, such as that there is no money left."""
+        far = gateway(seconds=20)
+        far.many = far.one = lambda _: refusal(status) if loop.now < 1200 else None
+        assert statuses(loop.run(events(far.submit(50)))) == {"success": 50}
+
     def test_cut(self, gateway, loop):
         """A gateway that cuts every connection is waited out as well."""
         far = gateway(seconds=20)
@@ -641,6 +739,26 @@ class TestConnection:
         loop.run(events(far.submit(20)))
         assert len(look_ups) == 3
 
+    def test_slowly(self, gateway, loop, monkeypatch):
+        """While it is looked up again, which may take long, all go on being asked for."""
+        far = gateway(seconds=330)
+        get_connection = LumaHook.get_connection
+        begun = []
+
+        def slowly(conn_id):
+            if loop.now > 1200:
+                begun.append(loop.now)
+                loop.take(40)
+            return get_connection(conn_id)
+
+        monkeypatch.setattr(LumaHook, "get_connection", staticmethod(slowly))
+        fired = loop.run(events(far.submit(150)))
+        assert statuses(fired) == {"success": 150}
+        assert len(begun) == 1
+        assert max(max(of_one) for of_one in gaps(far).values()) <= 5.5
+        # But for the one that looks it up.
+        assert sorted(at for _, at in fired)[-2] <= 1330 + 5 + 1
+
     def test_missing(self, loop, look_ups):
         """A connection that does not exist ends the waits after a minute, with one look-up for all at each interval."""
 
@@ -727,6 +845,38 @@ class TestLeaving:
         for thread in poller_threads():
             thread.join(30)
         assert not poller_threads()
+
+    def test_closed(self, gateway, loop):
+        """The last one out closes the sessions, whether it was answered or cancelled, and new ones are opened."""
+        far = gateway(seconds=10)
+        far.many = lambda ids: refusal(404, "")
+        ids = far.submit(40)
+        opened = []
+
+        def connected():
+            return {c.laddr for c in psutil.Process().net_connections("tcp") if c.raddr and c.raddr.port == far.port}
+
+        async def waiting():
+            for last in (asyncio.CancelledError, tuple):
+                fired = [asyncio.ensure_future(event(one)) for one in ids]
+                await asyncio.sleep(7)
+                opened.append(connected())
+                if last is asyncio.CancelledError:
+                    for one in fired:
+                        one.cancel()
+                assert {type(one) for one in await asyncio.gather(*fired, return_exceptions=True)} == {last}
+                for thread in poller_threads():
+                    thread.join(30)
+                assert not poller_threads()
+                # The session of a thread that met an error hangs on that error, which is a cycle of tenacity's.
+                gc.collect()
+                assert not connected()
+
+        loop.run(waiting())
+        first, second = opened
+        assert first
+        assert second
+        assert not first & second
 
     def test_two_loops(self, gateway, loop):
         """Two event loops in one process have a poller each."""
