@@ -110,8 +110,11 @@ class Pollers:
         else:
             if client not in self._pollers:
                 self._pollers[client] = Poller(client, self)
-            connection.poller = self._pollers[client]
+            before, connection.poller = connection.poller, self._pollers[client]
             connection.missing_since = float("inf")
+            if before and before is not connection.poller:
+                # Those who went on with it during the look-up may hear nothing for long.
+                await before.have_all_look()
         connection.looked_up = self.loop.time()
 
     def _is_missing(self, connection: _Connection, error: Exception) -> bool:

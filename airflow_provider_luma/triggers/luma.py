@@ -108,7 +108,8 @@ class LumaGenerationTrigger(BaseTrigger):
                     old, ticket = ticket, poller.join(self.generation_id, self.poll_interval)
                     if old:
                         old.leave()
-                generation = wait.saw(await ticket.next())
+                seen = await ticket.next()
+                generation = wait.saw(seen) if seen else None
                 if generation:
                     return generation
         finally:

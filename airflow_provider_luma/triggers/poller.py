@@ -61,6 +61,9 @@ TOLD_AT_ONCE = 10
 FRESH_FOR = 300.0
 """Seconds for which something that was found out is believed without asking again."""
 
+LOOK_EVERY = FRESH_FOR + 1.0
+"""Seconds after which the triggers look whom to ask, however long nobody is to be asked."""
+
 CONFIRM_EVERY = 20.0
 """Seconds until an id that was asked for singly, and is unknown, is asked for singly again."""
 
@@ -76,7 +79,7 @@ class Ticket:
     generation_id: str
     poll_interval: float
     due: float
-    seen: asyncio.Future[Seen]
+    seen: asyncio.Future[Seen | None]
     asked: float = float("-inf")
     company: int = CHUNK
     """With how many it may go at most; halved when a request that it was part of went wrong."""
@@ -85,8 +88,8 @@ class Ticket:
     spread: bool = False
     left: bool = False
 
-    async def next(self) -> Seen:
-        """Wait for what the gateway says next."""
+    async def next(self) -> Seen | None:
+        """Wait for what the gateway says next; None, where it was long not asked, is to look whom to ask."""
         waited_for = self.seen
         seen = await waited_for
         if self.seen is not waited_for:
@@ -94,7 +97,7 @@ class Ticket:
         self.seen = self.poller.loop.create_future()
         return seen
 
-    def tell(self, seen: Seen) -> None:
+    def tell(self, seen: Seen | None) -> None:
         """Hand over what the gateway said; the newest counts, where the trigger is slower than the gateway."""
         if self.seen.done():
             self.seen = self.poller.loop.create_future()
@@ -132,6 +135,7 @@ class Poller:
         self._failures = 0
         self._failed_at = float("-inf")
         self._quiet_until = float("-inf")
+        self._look_at = float("inf")
         self._singly_until = float("-inf")
         self._probing = self._many_failed = False
         self._only_many_failed = 0
@@ -175,13 +179,25 @@ class Poller:
                 asking.add_done_callback(self._asked)
                 await asyncio.sleep(APART if len(together) > 1 else 0)
             first_due = self.loop.time() if self._left_out else self._due[0][0] if self._due else float("inf")
-            wake_at = max(first_due, self._quiet_until)
+            if self.loop.time() >= self._look_at:
+                again = self.loop.time() + LOOK_EVERY
+                self._look_at = again if again < self._quiet_until else float("inf")
+                await self.have_all_look()
+            wake_at = min(max(first_due, self._quiet_until), self._look_at)
             if self._room() and wake_at < float("inf"):
                 alarm = self.loop.call_at(wake_at, self._changed.set)
                 await self._changed.wait()
                 alarm.cancel()
             else:
                 await self._changed.wait()
+
+    async def have_all_look(self) -> None:
+        """Have the triggers look whom to ask, which they do when they are told something."""
+        for slice_ in _slices(list(self.tickets)):
+            for ticket in slice_:
+                if not ticket.seen.done():
+                    ticket.tell(None)
+            await asyncio.sleep(0)
 
     def _asked(self, asking: asyncio.Task[None]) -> None:
         self._in_flight.discard(asking)
@@ -365,6 +381,8 @@ class Poller:
             pause = max(_backed_off(shortest, failures), retry_after)
             jitter = random.uniform(1, 1.25)  # noqa: S311 - nothing here is a secret
             self._quiet_until = max(self._quiet_until, self.loop.time() + pause * jitter)
+            if pause > LOOK_EVERY:
+                self._look_at = min(self._look_at, self.loop.time() + LOOK_EVERY)
             self._probing = True
             if len(together) > 1 and not isinstance(error, LumaRateLimited | LumaQuotaError):
                 self._many_failed = True

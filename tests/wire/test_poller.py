@@ -739,6 +739,27 @@ class TestConnection:
         loop.run(events(far.submit(20)))
         assert len(look_ups) == 3
 
+    def test_while_quiet(self, gateway, loop, connect, look_ups):
+        """So it is while the gateway rests for half an hour, or nobody would hear of another gateway."""
+        far = gateway(seconds=20)
+        far.many = lambda ids: refusal(429, **{"Retry-After": "1800"})
+        ids = far.submit(150)
+        other = gateway(seconds=20)
+        other.sandbox_gateway.generations.update(far.sandbox_gateway.generations)
+        connect(host=far.url, password=TOKEN)
+
+        async def waiting():
+            fired = asyncio.ensure_future(events(ids))
+            await asyncio.sleep(400)
+            connect(host=other.url, password=TOKEN)
+            return await fired
+
+        fired = loop.run(waiting())
+        assert statuses(fired) == {"success": 150}
+        assert max(at for _, at in fired) <= 1000 + 2 * poller.FRESH_FOR + 10
+        assert len(look_ups) == 3
+        assert len(far.asked) <= poller.AT_ONCE
+
     def test_slowly(self, gateway, loop, monkeypatch):
         """While it is looked up again, which may take long, all go on being asked for."""
         far = gateway(seconds=330)
