@@ -139,6 +139,8 @@ class Poller:
         self._singly_until = float("-inf")
         self._probing = self._many_failed = False
         self._only_many_failed = 0
+        self._found_none = False
+        self._found_only_singly = 0
         self._fits = 1
         self._refused_size = 2 * CHUNK
         self._refused_until = float("-inf")
@@ -273,6 +275,8 @@ class Poller:
         sent = self.loop.time()
         for ticket in together:
             ticket.asked = sent
+            # Those who are asked for together are due together.
+            ticket.spread = ticket.spread and len(together) == 1
         # Metrics that cannot be sent are no reason not to ask.
         with suppress(Exception):
             Stats.incr("luma.status_requests")
@@ -285,6 +289,7 @@ class Poller:
             await self._failed(together, LumaServerError(f"The answer cannot be understood: {error!r:.200}"), sent)
         else:
             self._succeeded(len(together), sent)
+            self._doubt_many(len(together), found, sent)
             await self._answered(together, found, sent)
 
     def _succeeded(self, count: int, sent: float) -> None:
@@ -298,6 +303,19 @@ class Poller:
                 # The call for many is there, and does not work.
                 self._singly_until = sent + FRESH_FOR
         self._probing = self._many_failed = False
+
+    def _doubt_many(self, count: int, found: dict[str, Generation], sent: float) -> None:
+        """Take note of whether the call for many finds nothing of what is then found singly, again and again."""
+        if count > 1:
+            self._found_none = not found
+            if found:
+                self._found_only_singly = 0
+        elif self._found_none:
+            self._found_none = False
+            self._found_only_singly += 1
+            if self._found_only_singly >= IN_A_ROW:
+                self._found_only_singly = 0
+                self._singly_until = sent + FRESH_FOR
 
     def _request(self, together: list[Ticket]) -> dict[str, Generation]:
         if len(together) == 1:
@@ -347,8 +365,6 @@ class Poller:
             await self._tell(together, error, sent)
         elif isinstance(error, LumaNotFound) and error.code != "task_not_exist":
             self._singly_until = sent + FRESH_FOR
-            for ticket in together:
-                ticket.spread = False
             self._again(together, CHUNK)
         else:
             # Too many, or one that spoils it for all: what has fitted before fits, unless the gateway says it does not.

@@ -491,6 +491,20 @@ class TestBadId:
         assert statuses(fired) == {"success": 10}
         assert set(far.singles) == {ids[4]}
 
+    def test_all_left_out(self, gateway, loop):
+        """A call for many that never finds what is found singly is done without, as if it were missing."""
+        far = gateway(seconds=330)
+        far.many = lambda ids: JSONResponse([])
+        assert statuses(loop.run(events(far.submit(20)))) == {"success": 20}
+        assert len([now for now, ids in far.asked if isinstance(ids, list) and now < 1300]) <= 3
+        assert max(max(of_one) for of_one in gaps(far).values()) <= 5.01
+
+    def test_all_unknown(self, gateway, loop):
+        """One that finds nothing where there is nothing is not."""
+        far = gateway(seconds=60, visible_after=40)
+        assert statuses(loop.run(events(far.submit(20)))) == {"success": 20}
+        assert far.asked[-1][1] == far.batches[-1]
+
     def test_unknown(self, gateway, loop):
         """One that is unknown singly, too, is believed missing after a minute, and seldom asked for singly."""
         far = gateway(seconds=300)
