@@ -6,7 +6,7 @@ VENV ?= .venv
 TESTS ?= tests/unit tests/wire tests/system
 OLDEST := 3.0.6
 
-.PHONY: help demo airflow test test-oldest test-scale pictures lint chaos waiting download clean
+.PHONY: help demo airflow test test-oldest test-scale pictures lint chaos waiting download wall clean
 
 help:
 	@echo "make demo         make a first video with Airflow, against a local sandbox"
@@ -19,6 +19,7 @@ help:
 	@echo "make chaos        kill Airflow at random while it makes a hundred videos, and count what was paid"
 	@echo "make waiting      let thousands of triggers wait, beside those of Airflow's HTTP provider, and measure both"
 	@echo "make download     fetch 1 GiB, beside curl and a plain stream, and measure all three"
+	@echo "make wall         open a run's tab with 500 videos, beside a page of as many players, and measure both"
 	@echo "make clean        remove what the targets above have set up"
 
 demo: $(VENV)/runtime-$(AIRFLOW).stamp
@@ -53,6 +54,9 @@ waiting: $(VENV)/dev-$(AIRFLOW).stamp
 
 download: $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m benchmarks.download
+
+wall: $(VENV)/dev-$(AIRFLOW).stamp
+	@$(VENV)/bin/python -m benchmarks.wall
 
 clean:
 	rm -rf .venv .venv-* .airflow

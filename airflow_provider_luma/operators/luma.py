@@ -212,10 +212,12 @@ class _SubmittingOperator(BaseOperator):
 
     def _request_shown(self) -> dict[str, Any]:
         """Return the request's arguments as anybody may see them."""
-        given = {**self._given(), **(self.extra_body or {})}
+        # Nothing here has been checked yet.
+        extra_body = self.extra_body if isinstance(self.extra_body, dict) else {}
+        given = {**self._given(), **extra_body}
         shown = {name: without_images(value) for name, value in given.items() if value is not None}
         if "notify_hook" in shown:
-            shown["notify_hook"] = without_keys(shown["notify_hook"])
+            shown["notify_hook"] = without_keys(str(shown["notify_hook"]))
         return shown
 
     def _raw(self) -> dict[str, Any]:

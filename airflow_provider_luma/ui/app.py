@@ -13,6 +13,7 @@ from airflow.api_fastapi.common.db.common import SessionDep  # noqa: TC002  Fast
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import HTMLResponse
+from pydantic import PositiveInt  # noqa: TC002  likewise
 
 from airflow_provider_luma.ui import videos
 
@@ -68,7 +69,7 @@ def page() -> str:
 
 
 @app.get("/dags/{dag_id}/runs/{run_id}/videos.json")
-def of_run(dag_id: str, run_id: str, session: SessionDep, limit: int = videos.LIMIT) -> dict[str, Any]:
+def of_run(dag_id: str, run_id: str, session: SessionDep, limit: PositiveInt = videos.LIMIT) -> dict[str, Any]:
     """Return the videos of a DAG run."""
     return _known(videos.of_run(session, dag_id, run_id, limit))
 

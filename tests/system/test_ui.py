@@ -20,6 +20,8 @@ from tests.system.conftest import REFUSED_TOKEN, TOKEN
 expect.set_options(timeout=60_000)
 
 SCRIPT = "<script>window.top.broken = 1</script><img src=x onerror='window.top.broken = 1'>"
+#: As root, in a container, its sandbox does not work.
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 #: Where to keep the pictures that the README shows; by default nobody does.
 PICTURES = os.environ.get("LUMA_PICTURES")
 
@@ -29,10 +31,8 @@ def chromium():
     """Debian's Chromium; the tests' Airflow is on this machine."""
     path = shutil.which("chromium")
     assert path, "There is no chromium: apt-get install chromium"
-    # As root, in a container, its sandbox does not work.
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
         browser.close()
 

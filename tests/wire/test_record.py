@@ -106,6 +106,14 @@ class TestRecord:
         assert "Check the token" in ti.xcoms["luma"]["problem"]
         assert "wrong-token-0815" not in json.dumps(ti.xcoms)
 
+    def test_wrong_arguments(self, connection, ti):
+        """What is wrong with a request is said as without a record, and is recorded."""
+        operator = LumaGenerateVideoOperator(**SUBMIT)
+        operator.extra_body, operator.notify_hook = "a text", 7
+        with pytest.raises(AirflowFailException, match="extra_body"):
+            run(operator, ti)
+        assert "extra_body" in ti.xcoms["luma"]["problem"]
+
     def test_no_secrets(self, connection, ti):
         """Neither images nor the keys in a hook's address are in it, nor the token."""
         image = "data:image/png;base64,iVBORw0KGgo="
