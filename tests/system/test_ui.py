@@ -409,7 +409,7 @@ def multiply(database, run_id, times):
         where = "WHERE run_id = ? AND task_id = 'make' AND map_index = 0"
         task = dict(connection.execute(f"SELECT * FROM task_instance {where}", [run_id]).fetchone())  # noqa: S608
         xcom = dict(connection.execute(f"SELECT * FROM xcom {where} AND key = 'luma'", [run_id]).fetchone())  # noqa: S608
-        old = json.loads(json.loads(xcom["value"]))
+        old = json.loads(xcom["value"])
         for index in range(times):
             generation_id = f"00000000-0000-4000-8000-{index:012}"
             poster = f"{old['generation']['thumbnail_url']}?poster={index}"
@@ -417,7 +417,7 @@ def multiply(database, run_id, times):
             request = {**old["request"], "user_prompt": f"A paper boat crosses puddle number {index}"}
             record = {**old, "generation_id": generation_id, "generation": generation, "request": request}
             task |= {"id": f"{index:032x}", "map_index": 100 + index}
-            xcom |= {"map_index": 100 + index, "value": json.dumps(json.dumps(record))}
+            xcom |= {"map_index": 100 + index, "value": json.dumps(record)}
             for table, row in (("task_instance", task), ("xcom", xcom)):
                 names = ", ".join(row)
                 marks = ", ".join("?" * len(row))

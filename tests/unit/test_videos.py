@@ -50,7 +50,7 @@ class Run:
         key = {"dag_id": DAG, "run_id": RUN, "task_id": task_id, "map_index": map_index}
         self.insert(TaskInstance, **key, id=uuid.uuid4().hex, state=state, operator=operator)
         if record is not None:
-            self.insert(XComModel, **key, dag_run_id=1, key="luma", value=json.dumps(json.dumps(record)))
+            self.insert(XComModel, **key, dag_run_id=1, key="luma", value=json.dumps(record))
 
     @property
     def videos(self):
