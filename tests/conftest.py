@@ -12,6 +12,8 @@ os.environ["AIRFLOW_HOME"] = HOME.name
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__FERNET_KEY"] = "8qYhCSLVNC8TwyDq1fPWT4nLtT_q3lBrF2KX0Wj6v1s="
 
+pytest_plugins = ["pytester", "airflow_provider_luma.pytest_plugin"]
+
 # A slow machine is no failure.
 settings.register_profile("luma", deadline=None)
 settings.load_profile("luma")
