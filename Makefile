@@ -7,6 +7,7 @@ TESTS ?= tests/unit tests/wire tests/system
 OLDEST := 3.0.6
 
 .PHONY: help demo airflow test test-oldest test-scale pictures lint chaos waiting download wall clean
+.PHONY: help demo airflow test test-oldest test-scale lint docs chaos waiting download clean
 
 help:
 	@echo "make demo         make a first video with Airflow, against a local sandbox"
@@ -16,6 +17,7 @@ help:
 	@echo "make test-scale   a real triggerer with 500 deferred tasks"
 	@echo "make pictures     take the README's pictures of Airflow's UI"
 	@echo "make lint         ruff and mypy"
+	@echo "make docs         the documentation as a site, in site/index.html"
 	@echo "make chaos        kill Airflow at random while it makes a hundred videos, and count what was paid"
 	@echo "make waiting      let thousands of triggers wait, beside those of Airflow's HTTP provider, and measure both"
 	@echo "make download     fetch 1 GiB, beside curl and a plain stream, and measure all three"
@@ -46,6 +48,9 @@ lint: $(VENV)/dev-$(AIRFLOW).stamp
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 
+docs: $(VENV)/docs-$(AIRFLOW).stamp
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+
 chaos: $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m benchmarks.chaos
 
@@ -59,7 +64,7 @@ wall: $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m benchmarks.wall
 
 clean:
-	rm -rf .venv .venv-* .airflow
+	rm -rf .venv .venv-* .airflow site
 
 $(VENV)/%-$(AIRFLOW).stamp: pyproject.toml
 	@$(PYTHON) dev/venv.py $(VENV) $(AIRFLOW) $*
