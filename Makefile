@@ -3,7 +3,7 @@
 PYTHON ?= python3
 AIRFLOW ?= 3.3.2
 VENV ?= .venv
-TESTS ?= tests/unit tests/wire tests/system
+TESTS ?= tests/unit tests/wire tests/docs tests/system
 OLDEST := 3.0.6
 
 .PHONY: help demo airflow test test-oldest test-scale pictures lint chaos waiting download wall clean

@@ -1,0 +1,288 @@
+"""
+Every fenced block in the README and the documentation is run, or checked against what there is.
+
+The rules, by a block's language; a block that none of them covers fails:
+
+- ``python`` with ``@dag``: a DAG file, whose DAG runs against the sandbox and succeeds.
+- ``python`` with a title under ``tests/``: a file of a project, in which the page's ``$ pytest`` runs.
+- ``python`` that is a path of ``example_dags`` between two lines ``--8<--``: that file, which has tests of its own.
+- other ``python``: run, those of a page one after the other in one namespace. An HTML comment ``<!-- before: … -->``
+  right before a block is run first; it holds what the reader takes for granted.
+- ``text``: what the block before has printed.
+- ``console``: each line is ``$`` and a command; what the commands are checked for is below.
+- ``ini``: options that Airflow has. ``bash``: variables that Airflow reads.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import importlib.metadata
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from airflow.configuration import conf
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_luma import api
+from airflow_provider_luma.sandbox.__main__ import parser as sandbox_parser
+from dev.demo import NEXT
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(
+    r"(?ms)(?:^<!-- before:\n(?P<before>.*?)-->\n\n?)?"
+    r"^```(?P<language>\w*)(?P<options>[^\n]*)\n(?P<text>.*?)^```$"
+)
+GIVEN = {"README.md": "from airflow.sdk import task"}
+"""What the reader of a page takes for granted, where a comment in the page would be seen."""
+
+ORDINARY = {"python -m venv venv", ". venv/bin/activate"}
+
+
+@dataclass
+class Block:
+    page: Path
+    line: int
+    before: str
+    language: str
+    title: str
+    text: str
+
+    @property
+    def is_dag(self):
+        return self.language == "python" and "@dag" in self.text
+
+    @property
+    def is_example(self):
+        return self.text.startswith("--8<--")
+
+
+def blocks_of(page):
+    """Return the blocks of a page, in order."""
+    text = page.read_text()
+    for match in BLOCK.finditer(text):
+        title = re.search(r'title="([^"]+)"', match["options"])
+        line = text.count("\n", 0, match.start("text"))
+        yield Block(page, line, match["before"] or "", match["language"], title[1] if title else "", match["text"])
+
+
+BLOCKS = {page: list(blocks_of(page)) for page in PAGES}
+
+
+def blocks(*languages):
+    """Parametrize a test with the blocks of these languages."""
+    found = [block for page in PAGES for block in BLOCKS[page] if block.language in languages]
+    return pytest.mark.parametrize("block", found, ids=lambda block: f"{block.page.name}:{block.line}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_other(page):
+    """There is no block that the rules do not cover."""
+    covered = {"python", "text", "console", "ini", "bash"}
+    assert {block.language for block in BLOCKS[page]} <= covered
+    fences = [line for line in page.read_text().splitlines() if re.match(r"[>\s]*(```|~~~)", line)]
+    assert len(fences) == 2 * len(BLOCKS[page])
+
+
+class TestPython:
+    @pytest.fixture(scope="class")
+    def database(self):
+        """Airflow's own, which `dag.test()` writes to."""
+        subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+
+    @pytest.mark.parametrize(
+        "block",
+        [block for page in PAGES for block in BLOCKS[page] if block.is_dag],
+        ids=lambda block: f"{block.page.name}:{block.line}",
+    )
+    def test_dag(self, block, database, luma_sandbox, tmp_path):
+        """A DAG that is shown runs as it is."""
+        from airflow.dag_processing.dagbag import DagBag
+
+        file = Path(conf.get("core", "dags_folder"), "shown.py")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(block.text)
+        try:
+            bag = DagBag(file)
+            assert bag.import_errors == {}
+            (dag,) = bag.dags.values()
+            assert not block.title or block.title.startswith("dags/")
+            run = dag.test(run_conf={"folder": str(tmp_path)} if "folder" in dag.params else None)
+        finally:
+            file.unlink()
+        assert run.state == "success"
+        assert luma_sandbox.report()["charged"] > 0
+
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+    def test_run(self, page, luma_sandbox):
+        """What is shown runs, and what it is said to print it prints."""
+        names = {}
+        exec(GIVEN.get(page.name, ""), names)  # noqa: S102
+        printed = ""
+        for block in BLOCKS[page]:
+            if block.language == "text" and not block.text.startswith("Setting up"):
+                assert block.text == printed
+            if block.language != "python" or block.is_example or block.title:
+                continue
+            code = compile("\n" * block.line + block.text, block.page, "exec")
+            output = io.StringIO()
+            # A task that is shown by itself is of some DAG.
+            some_dag = contextlib.nullcontext() if block.is_dag else DAG(f"line_{block.line}", schedule=None)
+            with some_dag, contextlib.redirect_stdout(output):
+                exec(block.before, names)  # noqa: S102
+                exec(code, names)  # noqa: S102
+            printed = output.getvalue()
+
+    @pytest.mark.parametrize(
+        "block",
+        [block for page in PAGES for block in BLOCKS[page] if block.is_example],
+        ids=lambda block: f"{block.page.name}:{block.line}",
+    )
+    def test_example(self, block):
+        """An example that is shown is there."""
+        before, path, after = block.text.splitlines()
+        assert before == after == "--8<--"
+        assert path.startswith("example_dags/")
+        assert (ROOT / path).exists()
+
+    @pytest.mark.parametrize(
+        "page",
+        [page for page in PAGES if any(block.title.startswith("tests/") for block in BLOCKS[page])],
+        ids=lambda page: page.name,
+    )
+    def test_project(self, page, tmp_path):
+        """The files that a page shows are a project whose tests pass, with nothing but this package."""
+        for block in BLOCKS[page]:
+            if block.title:
+                file = tmp_path / block.title
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(block.text)
+        env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+        command = [sys.executable, "-m", "pytest", "--strict-markers", "-p", "no:cacheprovider"]
+        result = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout
+        assert re.search(r"\b3 passed\b", result.stdout)
+
+
+def test_demo_output():
+    """What the README shows of the demo ends as the demo does."""
+    (shown,) = [block.text for block in BLOCKS[ROOT / "README.md"] if block.language == "text"]
+    assert NEXT.strip() in shown
+
+
+def test_every_error():
+    """The page about errors has each of them."""
+    errors = {name for name in api.__all__ if issubclass(getattr(api, name), api.LumaError)} - {"LumaError"}
+    assert set(re.findall(r"^## (Luma\w+)$", (ROOT / "docs" / "errors.md").read_text(), re.MULTILINE)) == errors
+
+
+@blocks("ini")
+def test_options(block):
+    """Airflow has the options."""
+    shown = configparser.ConfigParser()
+    shown.read_string(block.text)
+    for section in shown.sections():
+        for option, value in shown[section].items():
+            check_option(section, option)
+            assert type_of(section, option)(value) is not None
+
+
+@blocks("bash")
+def test_variables(block):
+    """Airflow reads the variables."""
+    for line in block.text.splitlines():
+        export, variable = shlex.split(line)
+        assert export == "export"
+        check_variable(*variable.split("=", 1))
+
+
+@blocks("console")
+def test_commands(block):
+    """The commands are there, and take what they are given."""
+    for line in block.text.splitlines():
+        assert line.startswith("$ ")
+        check_command(line.removeprefix("$ ").partition("  #")[0], block.page)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_in_sentences(page):
+    """What a sentence names is there, too."""
+    sentences = BLOCK.sub("", page.read_text())
+    for section, option in re.findall(r"`\[(\w+)\] (\w+)`", sentences):
+        check_option(section, option)
+    for target in re.findall(r"`make ([\w-]+)`", sentences):
+        assert target in make_targets()
+    for name, value in re.findall(r"`(AIRFLOW_\w+)='([^`]+)'`", sentences):
+        check_variable(name, value)
+    for command in re.findall(r"`((?:airflow|python -m) [^`]+)`", sentences):
+        check_command(command, page)
+
+
+def check_option(section, option):
+    assert option in conf.configuration_description[section]["options"], f"[{section}] {option}"
+
+
+def type_of(section, option):
+    """Return what reads the option's value."""
+    kind = conf.configuration_description[section]["options"][option]["type"]
+    words = {"true": True, "false": False}
+    return {"integer": int, "float": float, "boolean": lambda value: words[value.lower()], "string": str}[kind]
+
+
+def check_variable(name, value):
+    if name.startswith("AIRFLOW_CONN_"):
+        connection = json.loads(value)
+        assert connection["conn_type"] == "luma"
+        assert connection.keys() <= {"conn_type", "host", "password", "extra"}
+    else:
+        prefix, section, option = name.split("__")
+        assert prefix == "AIRFLOW"
+        check_option(section.lower(), option.lower())
+
+
+def make_targets():
+    return re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def check_command(command, page):
+    # Wherever the reader is to put something, anything will do.
+    first, *arguments = words = shlex.split(re.sub(r"<\w+>", "something", command))
+    if command in ORDINARY:
+        return
+    if first == "make":
+        assert set(arguments) <= set(make_targets())
+    elif first == "pip":
+        assert arguments.pop(0) == "install"
+        for package in arguments:
+            name, _, extra = package.rstrip("]").partition("[")
+            assert not extra or extra in importlib.metadata.metadata(name).get_all("Provides-Extra")
+            assert importlib.metadata.version(name)
+    elif first == "export":
+        check_variable(*arguments[0].split("=", 1))
+    elif first == "unset":
+        assert f"export {arguments[0]}=" in page.read_text()
+    elif words[:3] == ["python", "-m", "airflow_provider_luma.sandbox"]:
+        sandbox_parser().parse_args(words[3:])
+    elif first == "airflow":
+        from airflow.cli.cli_parser import get_parser
+
+        parsed = get_parser().parse_args(arguments)
+        assert parsed.subcommand
+        if arguments[:2] == ["dags", "test"]:
+            assert f"def {parsed.dag_id}(" in page.read_text()
+        if arguments[:2] == ["connections", "add"]:
+            assert parsed.conn_type == "luma"
+    else:
+        # What it runs is the page's project, in test_project.
+        assert command == "pytest"
