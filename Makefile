@@ -6,8 +6,7 @@ VENV ?= .venv
 TESTS ?= tests/unit tests/wire tests/docs tests/system
 OLDEST := 3.0.6
 
-.PHONY: help demo airflow test test-oldest test-scale pictures lint chaos waiting download wall clean
-.PHONY: help demo airflow test test-oldest test-scale lint docs chaos waiting download clean
+.PHONY: help demo airflow test test-oldest test-scale pictures lint docs chaos waiting download wall clean
 
 help:
 	@echo "make demo         make a first video with Airflow, against a local sandbox"

@@ -44,9 +44,6 @@ BLOCK = re.compile(
     r"(?ms)(?:^<!-- before:\n(?P<before>.*?)-->\n\n?)?"
     r"^```(?P<language>\w*)(?P<options>[^\n]*)\n(?P<text>.*?)^```$"
 )
-GIVEN = {"README.md": "from airflow.sdk import task"}
-"""What the reader of a page takes for granted, where a comment in the page would be seen."""
-
 ORDINARY = {"python -m venv venv", ". venv/bin/activate"}
 
 
@@ -128,7 +125,6 @@ class TestPython:
     def test_run(self, page, luma_sandbox):
         """What is shown runs, and what it is said to print it prints."""
         names = {}
-        exec(GIVEN.get(page.name, ""), names)  # noqa: S102
         printed = ""
         for block in BLOCKS[page]:
             if block.language == "text" and not block.text.startswith("Setting up"):
