@@ -8,6 +8,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+#: What these Airflows leave open and no longer work with, as Airflow's own constraints close it for its users.
+PINS = {
+    # With a newer universal-pathlib, ObjectStoragePath opens no object store. A newer FastAPI does not read the bodies
+    # that the tasks send to the API server.
+    "3.0": ["universal-pathlib<0.3", "fastapi<0.132"],
+    "3.1": ["universal-pathlib<0.3"],
+    # With a newer FastAPI, no process gets the execution API's models.
+    "3.2": ["fastapi<0.137"],
+}
+
+
+def requirements(airflow: str) -> list[str]:
+    """Return what to install for a version of Airflow, such as `3.3.2`."""
+    series = ".".join(airflow.split(".")[:2])
+    return [f"apache-airflow=={airflow}", *PINS.get(series, [])]
+
 
 def main(folder: Path, airflow: str, group: str) -> None:
     """Install Airflow, this package and a dependency group (or none, for `runtime`) into the folder."""
@@ -22,10 +38,7 @@ def main(folder: Path, airflow: str, group: str) -> None:
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
 
     groups = [] if group == "runtime" else ["--group", group]
-    wanted = ["--editable", ".", "apache-airflow==" + airflow, *groups]
-    if airflow.startswith(("3.0.", "3.1.")):
-        # What Airflow's own constraints have there: with a newer one its ObjectStoragePath opens no object store.
-        wanted.append("universal-pathlib<0.3")
+    wanted = ["--editable", ".", *requirements(airflow), *groups]
     pip = [python, "-m", "pip"]
     quiet = ["--quiet", "--disable-pip-version-check"]
     uv = [str(folder / "bin" / "uv"), "pip", "install", "--quiet", "--system-certs", "--python", python]
