@@ -5,8 +5,9 @@ AIRFLOW ?= 3.3.2
 VENV ?= .venv
 TESTS ?= tests/unit tests/wire tests/docs tests/system
 OLDEST := 3.0.6
+AUDIT ?= yes
 
-.PHONY: help demo airflow test test-oldest test-scale pictures lint docs chaos waiting download wall clean
+.PHONY: help demo airflow test test-oldest test-all test-scale pictures lint docs chaos waiting download wall clean
 
 help:
 	@echo "make demo         make a first video with Airflow, against a local sandbox"
@@ -15,8 +16,9 @@ help:
 	@echo "make test-oldest  unit and wire tests on Airflow $(OLDEST)"
 	@echo "make test-scale   a real triggerer with 500 deferred tasks"
 	@echo "make pictures     take the README's pictures of Airflow's UI"
-	@echo "make lint         ruff and mypy"
 	@echo "make docs         the documentation as a site, in site/index.html"
+	@echo "make test-all     unit and wire tests on every Airflow and Python, as far as they are here"
+	@echo "make lint         ruff, mypy, bandit, zizmor and pip-audit; AUDIT=no leaves out the last"
 	@echo "make chaos        kill Airflow at random while it makes a hundred videos, and count what was paid"
 	@echo "make waiting      let thousands of triggers wait, beside those of Airflow's HTTP provider, and measure both"
 	@echo "make download     fetch 1 GiB, beside curl and a plain stream, and measure all three"
@@ -46,6 +48,12 @@ lint: $(VENV)/dev-$(AIRFLOW).stamp
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive airflow_provider_luma
+	$(VENV)/bin/zizmor --quiet --offline --persona=pedantic .github
+	$(if $(filter no,$(AUDIT)),@echo "Not audited: AUDIT=no",$(VENV)/bin/python dev/audit.py)
+
+test-all: $(VENV)/dev-$(AIRFLOW).stamp
+	$(VENV)/bin/nox
 
 docs: $(VENV)/docs-$(AIRFLOW).stamp
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
@@ -63,7 +71,7 @@ wall: $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m benchmarks.wall
 
 clean:
-	rm -rf .venv .venv-* .airflow site
+	rm -rf .venv .venv-* .airflow .nox site
 
 $(VENV)/%-$(AIRFLOW).stamp: pyproject.toml
 	@$(PYTHON) dev/venv.py $(VENV) $(AIRFLOW) $*
