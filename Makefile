@@ -7,7 +7,7 @@ TESTS ?= tests/unit tests/wire tests/docs tests/system
 OLDEST := 3.0.6
 AUDIT ?= yes
 
-.PHONY: help demo airflow test test-oldest test-all test-scale pictures lint docs chaos waiting download wall clean
+.PHONY: help demo airflow test test-oldest test-all test-scale pictures lint docs dist chaos waiting download wall clean
 
 help:
 	@echo "make demo         make a first video with Airflow, against a local sandbox"
@@ -19,6 +19,7 @@ help:
 	@echo "make docs         the documentation as a site, in site/index.html"
 	@echo "make test-all     unit and wire tests on every Airflow and Python, as far as they are here"
 	@echo "make lint         ruff, mypy, bandit, zizmor and pip-audit; AUDIT=no leaves out the last"
+	@echo "make dist         source distribution and wheel, checked, and a bill of materials"
 	@echo "make chaos        kill Airflow at random while it makes a hundred videos, and count what was paid"
 	@echo "make waiting      let thousands of triggers wait, beside those of Airflow's HTTP provider, and measure both"
 	@echo "make download     fetch 1 GiB, beside curl and a plain stream, and measure all three"
@@ -58,6 +59,9 @@ test-all: $(VENV)/dev-$(AIRFLOW).stamp
 docs: $(VENV)/docs-$(AIRFLOW).stamp
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
+dist: $(VENV)/dev-$(AIRFLOW).stamp
+	@$(VENV)/bin/python dev/dist.py
+
 chaos: $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m benchmarks.chaos
 
@@ -71,7 +75,7 @@ wall: $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m benchmarks.wall
 
 clean:
-	rm -rf .venv .venv-* .airflow .nox site
+	rm -rf .venv .venv-* .airflow .nox site dist sbom
 
 $(VENV)/%-$(AIRFLOW).stamp: pyproject.toml
 	@$(PYTHON) dev/venv.py $(VENV) $(AIRFLOW) $*

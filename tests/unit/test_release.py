@@ -1,0 +1,99 @@
+"""What a release would be: its version, what it says it runs on, and what is in it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hatchling.builders.sdist import SdistBuilder
+from hatchling.builders.wheel import WheelBuilder
+from hatchling.metadata.core import ProjectMetadata
+from hatchling.plugin.manager import PluginManager
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from airflow_provider_luma import __version__
+
+CHECKOUT = Path(__file__).parents[2]
+PACKAGE = CHECKOUT / "airflow_provider_luma"
+METADATA = ProjectMetadata(str(CHECKOUT), PluginManager()).core
+CLASSIFIERS = METADATA.classifiers
+PYTHONS = [one.rpartition(" ")[2] for one in CLASSIFIERS if re.search(r"Python :: 3\.\d+$", one)]
+SECTIONS = re.findall(r"^## \[(.+?)\](?: - (.+))?$", (CHECKOUT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+def shipped(builder):
+    return {file.relative_path for file in builder(str(CHECKOUT)).recurse_included_files()}
+
+
+def test_changelog():
+    """The changelog's newest version is the package's, unless all of it is yet to be released."""
+    (top, _), *_ = SECTIONS
+    released = [Version(name) for name, _ in SECTIONS if name != "Unreleased"]
+    assert top == "Unreleased" or Version(top) == Version(__version__)
+    assert released == sorted(released, reverse=True)
+    assert not released or released[0] == Version(__version__)
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", date) for name, date in SECTIONS if name != "Unreleased")
+
+
+def test_status():
+    """A version below 1.0 does not call itself stable, nor a later one beta."""
+    (status,) = [one for one in CLASSIFIERS if one.startswith("Development Status")]
+    assert status.endswith("Beta" if Version(__version__) < Version("1") else "Production/Stable")
+
+
+def test_pythons():
+    """The Pythons it says it runs on may install it, and are those that it is tested with."""
+    tree = ast.parse((CHECKOUT / "noxfile.py").read_text())
+    (tested,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PYTHONS"
+    ]
+    assert set(PYTHONS) == {python for pythons in tested.values() for python in pythons}
+    assert all(python in SpecifierSet(METADATA.requires_python) for python in PYTHONS)
+    assert ".".join(map(str, sys.version_info[:2])) in PYTHONS
+
+
+def test_wheel():
+    """The wheel has all of the package, Python or not, and nothing else."""
+    present = {
+        str(path.relative_to(CHECKOUT))
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert shipped(WheelBuilder) == present
+    assert {Path(name).suffix for name in present} >= {".py", ".typed", ".html", ".jpg", ".mp4"}
+
+
+@pytest.mark.parametrize(
+    "name", ["noxfile.py", ".airflow-registry.yaml", "tests/conftest.py", "dev/venv.py", "LICENSE"]
+)
+def test_sdist(name):
+    """The source distribution has what its tests need."""
+    assert name in shipped(SdistBuilder)
+
+
+def test_sdist_only():
+    """The source distribution has nothing that was only lying about in the checkout."""
+    names = shipped(SdistBuilder)
+    assert {Path(name).parts[0] for name in names} <= {
+        *("airflow_provider_luma", "benchmarks", "dev", "docs", "example_dags", "tests", ".ci", ".github"),
+        *(".airflow-registry.yaml", ".gitignore", "noxfile.py", "pyproject.toml", "Makefile", "LICENSE"),
+        *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+    }
+    assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".db", ".log"))]
+
+
+@pytest.mark.parametrize("path", sorted((CHECKOUT / ".github" / "workflows").iterdir()), ids=lambda path: path.stem)
+def test_workflow(path):
+    """A workflow runs only actions that nobody can change under it, with no rights that its jobs do not ask for."""
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] == {}
+    for job in workflow["jobs"].values():
+        for step in job["steps"]:
+            assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step.get("uses", f"a/b@{'0' * 40}"))
