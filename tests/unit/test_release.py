@@ -84,7 +84,7 @@ def test_sdist_only():
     assert {Path(name).parts[0] for name in names} <= {
         *("airflow_provider_luma", "benchmarks", "dev", "docs", "example_dags", "tests", ".ci", ".github"),
         *(".airflow-registry.yaml", ".gitignore", "noxfile.py", "pyproject.toml", "Makefile", "LICENSE"),
-        *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+        *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "mkdocs.yml"),
     }
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".db", ".log"))]
 
