@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 TURNS = 3
 READY = """(count) => {
   const inside = document.querySelector("iframe")?.contentDocument ?? document;
-  const seen = [...inside.querySelectorAll("#wall img, video")].filter((one) => one.getBoundingClientRect().top < 700);
+  const seen = [...inside.querySelectorAll("#wall img, video[src]")]
+    .filter((one) => one.getBoundingClientRect().top < 700);
   return inside.querySelectorAll("#wall li, video").length >= count
     && seen.every((one) => one.complete || one.readyState > 0);
 }"""

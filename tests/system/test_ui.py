@@ -20,6 +20,7 @@ from tests.system.conftest import REFUSED_TOKEN, TOKEN
 expect.set_options(timeout=60_000)
 
 SCRIPT = "<script>window.top.broken = 1</script><img src=x onerror='window.top.broken = 1'>"
+VIDEO = "document.querySelector('iframe').contentDocument.querySelector('video')"
 #: As root, in a container, its sandbox does not work.
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 #: Where to keep the pictures that the README shows; by default nobody does.
@@ -126,7 +127,7 @@ class TestConnectionForm:
     def test_form(self, ui, sandbox, tmp_path):
         """The form asks for a token and a gateway by these names, and what it saves is a good connection."""
         page = ui.page
-        page.set_viewport_size({"width": 1200, "height": 620})
+        page.set_viewport_size({"width": 1200, "height": 760})
         ui.open("connections")
         page.get_by_role("button", name="Add Connection").click()
         form = page.get_by_role("dialog")
@@ -214,13 +215,12 @@ class TestTaskTab:
         expect(detail(frame, "Took")).to_have_text(re.compile(r"\d+ s"))
         stored = ui.deployment.xcom("example_luma_archive", archive, "download")
         expect(detail(frame, "Stored at")).to_have_text(stored)
-        ui.page.wait_for_timeout(500)
+        ui.page.wait_for_function(f"() => {VIDEO}.readyState > 0")
+        ui.page.wait_for_timeout(1000)
         ui.picture("task", tmp_path)
         video.focus()
         ui.page.keyboard.press("Space")
-        ui.page.wait_for_function(
-            "() => document.querySelector('iframe').contentDocument.querySelector('video').currentTime > 0.3"
-        )
+        ui.page.wait_for_function(f"() => {VIDEO}.currentTime > 0.3")
 
     @pytest.mark.parametrize("task_id", ["submit", "download"])
     def test_others_of_the_run(self, ui, archive, task_id):
@@ -331,10 +331,7 @@ class TestRunTab:
         expect(detail(frame, "Prompt")).to_have_text("Aurora over a sleeping village")
         frame.locator("dialog video").focus()
         ui.page.keyboard.press("Space")
-        playing = (
-            "() => document.querySelector('iframe').contentDocument.querySelector('dialog video').currentTime > 0.2"
-        )
-        ui.page.wait_for_function(playing)
+        ui.page.wait_for_function(f"() => {VIDEO}.currentTime > 0.3")
         ui.page.keyboard.press("Escape")
         expect(frame.get_by_role("dialog")).to_be_hidden()
         expect(tile).to_be_focused()
