@@ -18,11 +18,20 @@ import psutil
 import requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 T = TypeVar("T")
 
-COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
+
+#: What runs, and the `airflow` command of each. The log servers' ports are fixed, and a second Airflow on this machine
+#: could not have them.
+COMPONENTS: Mapping[str, Sequence[str]] = {
+    "api-server": ("api-server",),
+    "scheduler": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+    "triggerer": ("triggerer", "--skip-serve-logs"),
+}
 
 CHECKOUT = Path(__file__).parents[1]
 EXAMPLE_DAGS = CHECKOUT / "example_dags"
@@ -37,7 +46,7 @@ USER = PASSWORD = "admin"
 
 class LocalAirflow:
     """
-    Airflow's four components on SQLite, each in a session of its own with a log file in the folder.
+    Airflow's components on SQLite, each in a session of its own with a log file in the folder.
 
     A session holds whatever a component forks, also after the component itself is gone: the scheduler's
     workers and the tasks they run, the triggerer's runner, the dag processor's parsers.
@@ -47,6 +56,7 @@ class LocalAirflow:
     :param env: further environment variables; they win over those set here.
     :param python: the interpreter whose Airflow runs.
     :param port: the port to listen on, another one when it is taken; 0 for any.
+    :param components: what runs, and the ``airflow`` command of each.
     """
 
     def __init__(
@@ -57,7 +67,9 @@ class LocalAirflow:
         env: Mapping[str, str] | None = None,
         python: str = sys.executable,
         port: int = 0,
+        components: Mapping[str, Sequence[str]] = COMPONENTS,
     ) -> None:
+        self.components = components
         self.home = home.absolute()
         self.dags = dags.absolute()
         self.python = python
@@ -96,7 +108,7 @@ class LocalAirflow:
             "AIRFLOW__API__WORKERS": 1,
             # Airflow 3.0 has no default that today's PyJWT accepts.
             "AIRFLOW__API_AUTH__JWT_ISSUER": self.url,
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.database}",
+            DATABASE: f"sqlite:///{self.database}",
             # Edited DAGs are seen within seconds.
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": 5,
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 5,
@@ -111,21 +123,24 @@ class LocalAirflow:
         """Make the database, unless it is there: this takes Airflow some five seconds."""
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "passwords.json").write_text(json.dumps({USER: PASSWORD}) + "\n")
+        if self._env[DATABASE] != f"sqlite:///{self.database}":
+            self.command("db", "migrate")
+            return
         if self.database.exists():
             return
         # Moved into place when complete, so that an interrupted one is not mistaken for a database.
         unfinished = self.database.with_suffix(".unfinished")
         unfinished.unlink(missing_ok=True)
-        self.command("db", "migrate", env={"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{unfinished}"})
+        self.command("db", "migrate", env={DATABASE: f"sqlite:///{unfinished}"})
         unfinished.rename(self.database)
 
     def start(self) -> None:
         """Start every component and return when all of them are healthy."""
         self.migrate()
         try:
-            for component in COMPONENTS:
+            for component in self.components:
                 self.restart(component)
-            self.wait_for(self._healthy, timeout=120)
+            self.wait_for(self.healthy, timeout=300)
         except BaseException:
             self.stop()
             raise
@@ -137,7 +152,8 @@ class LocalAirflow:
                 msg = f"{component} ended with exit code {leader.returncode}\n{self.log_tails()}"
                 raise RuntimeError(msg)
 
-    def _healthy(self) -> bool:
+    def healthy(self) -> bool:
+        """Say whether the API server answers, and that there is a scheduler, a dag processor and a triggerer."""
         self.check_alive()
         answer = requests.get(f"{self.url}/api/v2/monitor/health", timeout=10)
         answer.raise_for_status()
@@ -179,10 +195,8 @@ class LocalAirflow:
         """Start a component, after killing the one that runs; does not wait until it is ready."""
         if component in self.sessions:
             self.kill(component)
-        # The log servers' ports are fixed, and a second Airflow on this machine could not have them.
-        alone = ["--skip-serve-logs"] if component in {"scheduler", "triggerer"} else []
         with (self.home / f"{component}.log").open("ab") as log:
-            self.spawn(component, component, *alone, stdout=log, stderr=subprocess.STDOUT)
+            self.spawn(component, *self.components[component], stdout=log, stderr=subprocess.STDOUT)
 
     def spawn(self, name: str, *args: str, **popen: Any) -> subprocess.Popen[bytes]:
         """Run an ``airflow`` command in a session of its own, which :meth:`stop` ends."""

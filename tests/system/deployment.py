@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from dev.local_airflow import LocalAirflow
+from dev.local_airflow import COMPONENTS, LocalAirflow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 #: Airflow's own values are for machines that lose nothing for hours; a test wants it done in seconds.
@@ -41,16 +41,22 @@ class Deployment(LocalAirflow):
     :param dags: DAG files, or folders of them.
     :param env: further environment variables, such as ``AIRFLOW_CONN_LUMA_DEFAULT``.
     :param python: the interpreter whose Airflow runs.
+    :param components: what runs, and the ``airflow`` command of each.
     """
 
     def __init__(
-        self, home: Path, *dags: Path, env: Mapping[str, str] | None = None, python: str = sys.executable
+        self,
+        home: Path,
+        *dags: Path,
+        env: Mapping[str, str] | None = None,
+        python: str = sys.executable,
+        components: Mapping[str, Sequence[str]] = COMPONENTS,
     ) -> None:
         folder = home / "dags"
         folder.mkdir(parents=True)
         for path in dags:
             (folder / path.name).symlink_to(path.absolute())
-        super().__init__(home, folder, env={**IMPATIENT, **(env or {})}, python=python)
+        super().__init__(home, folder, env={**IMPATIENT, **(env or {})}, python=python, components=components)
 
     def run(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Trigger a DAG run, once the DAG has been parsed, and return its run id."""
