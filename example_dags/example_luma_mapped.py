@@ -1,22 +1,24 @@
-"""One mapped task for each prompt in a list; the grid shows the prompt in place of a number."""
+"""One mapped task for each prompt in a list, which a run may bring; the grid shows the prompt in place of a number."""
 
 from __future__ import annotations
 
-from airflow.sdk import dag, task
+from airflow.sdk import Param, dag, task
 
 from airflow_provider_luma.operators.luma import LumaGenerateVideoOperator
 from airflow_provider_luma.sensors.luma import LumaGenerationSensor
 
+PROMPTS = [
+    "A paper boat crosses a puddle",
+    "The sun rises over misty hills",
+    "Northern lights glow over a lake",
+]
 
-@dag(schedule=None, tags=["luma", "example"], doc_md=__doc__)
+
+@dag(schedule=None, tags=["luma", "example"], doc_md=__doc__, params={"prompts": Param(PROMPTS, type="array")})
 def example_luma_mapped():
     @task
-    def prompts() -> list[str]:
-        return [
-            "A paper boat crosses a puddle",
-            "The sun rises over misty hills",
-            "Northern lights glow over a lake",
-        ]
+    def prompts(params: dict) -> list[str]:
+        return params["prompts"]
 
     submit = LumaGenerateVideoOperator.partial(
         task_id="submit",
