@@ -7,7 +7,7 @@ TESTS ?= tests/unit tests/wire tests/docs tests/system
 OLDEST := 3.0.6
 AUDIT ?= yes
 
-.PHONY: help demo airflow test test-oldest test-all test-scale pictures lint docs dist chaos waiting download wall clean
+.PHONY: help demo airflow test test-oldest test-all test-scale test-deployment pictures lint docs dist chaos waiting download wall clean
 
 help:
 	@echo "make demo         make a first video with Airflow, against a local sandbox"
@@ -15,6 +15,7 @@ help:
 	@echo "make test         unit, wire and system tests; TESTS=tests/unit for some"
 	@echo "make test-oldest  unit and wire tests on Airflow $(OLDEST)"
 	@echo "make test-scale   a real triggerer with 500 deferred tasks"
+	@echo "make test-deployment  Postgres, Redis, two of each Airflow process, and some killed, under 300 generations"
 	@echo "make pictures     take the README's pictures of Airflow's UI"
 	@echo "make docs         the documentation as a site, in site/index.html"
 	@echo "make test-all     unit and wire tests on every Airflow and Python, as far as they are here"
@@ -40,6 +41,9 @@ test-oldest:
 
 test-scale:
 	@$(MAKE) --no-print-directory test TESTS=tests/scale
+
+test-deployment: $(VENV)/deployment-$(AIRFLOW).stamp
+	$(VENV)/bin/python -m pytest -s tests/deployment
 
 pictures:
 	@mkdir -p docs/pictures

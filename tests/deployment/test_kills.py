@@ -1,0 +1,270 @@
+"""Airflow as it runs where many use it, and what is left of a run when its processes are killed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
+
+import psutil
+import psycopg2
+import pytest
+
+from airflow_provider_luma.sandbox import Sandbox
+from dev.local_airflow import EXAMPLE_DAGS
+from tests.deployment import services
+from tests.system.deployment import Deployment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+TASKS = 300
+DAG = "example_luma_mapped"
+TOKEN = "marked-token-4711-of-the-deployment"
+PATIENCE = 3600
+"""Seconds for what has to happen at some time, however slow the machine is."""
+
+WORKER = ("celery", "worker", "--skip-serve-logs")
+COMPONENTS = {
+    "api-server": ("api-server",),
+    "scheduler-1": ("scheduler", "--skip-serve-logs"),
+    "scheduler-2": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+    "triggerer-1": ("triggerer", "--skip-serve-logs"),
+    "triggerer-2": ("triggerer", "--skip-serve-logs"),
+    "worker-1": (*WORKER, "--celery-hostname", "worker-1@%h", "--pid", "worker-1.pid"),
+    "worker-2": (*WORKER, "--celery-hostname", "worker-2@%h", "--pid", "worker-2.pid"),
+}
+
+SETTINGS = {
+    "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+    "AIRFLOW__CORE__PARALLELISM": "16",
+    "AIRFLOW__CELERY__WORKER_CONCURRENCY": "3",
+    # A killed worker fails the tries that it ran, and the example has no retries of its own.
+    "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "5",
+    "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "5",
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "1",
+    # Long enough for the processes of a machine that is busy, and shorter than Airflow's own.
+    "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "5",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "5",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "30",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "5",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "30",
+    # What a killed worker had taken from the queue, and not begun, is sent again.
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "120",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
+    # There is one API server, and it takes longer to come back than the five requests that tasks would try.
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "30",
+    "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "5",
+    # With one connection kept for later in each process, what is there when nothing goes on is always the same.
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE": "1",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW": "20",
+}
+
+
+@pytest.fixture
+def sandbox():
+    """A gateway whose generations are completed when the test says so."""
+    with Sandbox(token=TOKEN, seconds=1e6) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def database():
+    """The address of a Postgres."""
+    with services.postgres() as address:
+        yield address
+
+
+@pytest.fixture
+def deployment(tmp_path, sandbox, database):
+    """Airflow on Postgres and Celery, two of each where it can be; the connection is in the environment only."""
+    connection = {"conn_type": "luma", "host": sandbox.url, "password": TOKEN}
+    with services.redis() as broker:
+        env = {
+            **SETTINGS,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{database}",
+            "AIRFLOW__CELERY__BROKER_URL": broker,
+            "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql+psycopg2://{database}",
+            "AIRFLOW_CONN_LUMA_DEFAULT": json.dumps(connection),
+        }
+        dag = EXAMPLE_DAGS / f"{DAG}.py"
+        with Deployment(tmp_path / "home", dag, env=env, components=COMPONENTS) as deployment:
+            yield deployment
+
+
+def test_kills(deployment, sandbox, database):
+    """Each of 300 generations is paid once and waited for, whichever process is killed; no connection is left over."""
+    warm_up(deployment, sandbox)
+    before = idle_connections(deployment, database)
+    began = time.monotonic()
+    prompts = [f"A paper boat, number {number}" for number in range(TASKS)]
+    run_id = deployment.run(DAG, conf={"prompts": prompts})
+
+    def states(task_id):
+        query = "SELECT state, count(*) FROM task_instance WHERE run_id = %s AND task_id = %s GROUP BY state"
+        return Counter(dict(ask(database, query, run_id, task_id)))
+
+    def reached(count, task_id, state):
+        deployment.wait_for(lambda: deployment.check_alive() or states(task_id)[state] >= count, PATIENCE)
+
+    seen: Counter[str] = Counter()
+    victims = ["dag-processor", "worker-1", "api-server", "scheduler-1"]
+    for number, victim in enumerate(victims, 1):
+        reached(number * TASKS // 6, "submit", "success")
+        seen += connections(deployment, database)
+        kill(deployment, database, victim)
+    reached(TASKS, "wait", "deferred")
+    usage(deployment, database)
+    seen += connections(deployment, database)
+
+    kill(deployment, database, "triggerer-1")
+    complete(sandbox, over=60)
+    reached(TASKS // 3, "wait", "success")
+    kill(deployment, database, "worker-2")
+    assert deployment.wait(DAG, run_id, timeout=PATIENCE) == "success"
+
+    minutes = (time.monotonic() - began) / 60
+    tasks = deployment.task_instances(DAG, run_id)
+    for task_id in ("submit", "wait"):
+        found = [ti for ti in tasks if ti["task_id"] == task_id]
+        print(f"{task_id:<14} {len(found)} tasks, {sum(ti['try_number'] - 1 for ti in found)} retries")
+        assert Counter(ti["state"] for ti in found) == {"success": TASKS}
+    report = sandbox.report()
+    print(f"charged        {report['charged']}, in {minutes:.0f} minutes, with {report['requests']} requests")
+    assert sorted(one["prompt"] for one in report["generations"]) == sorted(prompts)
+    ids = [deployment.xcom(DAG, run_id, "submit", map_index=index) for index in range(TASKS)]
+    assert sorted(ids) == sorted(one["id"] for one in report["generations"])
+    assert deployment.api("GET", "connections")["total_entries"] == 0
+
+    # Neither a task nor the process that runs the triggers has opened any.
+    assert not [
+        owner for owner in seen if owner.endswith("task") or owner in {"triggerer-1's child", "triggerer-2's child"}
+    ]
+    after = deployment.wait_for(
+        lambda: sum((now := connections(deployment, database)).values()) <= sum(before.values()) and now, 600
+    )
+    print(f"connections    {sum(before.values())} to Postgres before, {sum(after.values())} after: {dict(after)}")
+
+
+def warm_up(deployment, sandbox):
+    """Let every process of the workers run a task."""
+    prompts = [f"A warm boat, number {number}" for number in range(18)]
+    run_id = deployment.run(DAG, conf={"prompts": prompts})
+    deployment.wait_for(lambda: sandbox.report()["submitted"] == len(prompts), PATIENCE)
+    complete(sandbox)
+    assert deployment.wait(DAG, run_id, timeout=PATIENCE) == "success"
+    sandbox.reset()
+
+
+def complete(sandbox, over: float = 0) -> None:
+    """Let all generations be completed within so many seconds."""
+    generations = list(sandbox.app.routes[0].app.gateway.generations.values())
+    for number, generation in enumerate(generations):
+        generation.seconds = generation.age + number * over / len(generations)
+
+
+def kill(deployment, database, name: str) -> None:
+    """SIGKILL a component with all that it runs, and start it anew."""
+    if name.startswith("worker"):
+        deployment.wait_for(lambda: hold(deployment, database, name), PATIENCE)
+    tasks = sum(map(is_task, of(deployment, name)))
+    deployment.restart(name)
+    print(f"killed         {name}{f', with {tasks} tasks that it ran' if tasks else ''}", flush=True)
+    deployment.wait_for(deployment.healthy, PATIENCE)
+
+
+def hold(deployment, database, name: str) -> bool:
+    """Hold a worker's processes; let them go on, and say so, if it runs no task, or if one may be just submitting.
+
+    A task killed just there fails for good, as nobody can know what was paid: that is what `make chaos` shows.
+    """
+    # Twice, for what was forked meanwhile.
+    for _ in range(2):
+        for process in of(deployment, name):
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+    # What they have asked of the API server is done by then.
+    time.sleep(2)
+    rows = ask(database, "SELECT value FROM task_state_store")
+    submitting = any("generation_id" not in json.loads(value) for (value,) in rows)
+    held = of(deployment, name)
+    if any(map(is_task, held)) and not submitting:
+        return True
+    for process in held:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+    return False
+
+
+def of(deployment, name: str) -> list[psutil.Process]:
+    """Return the living processes of a component."""
+    return deployment.processes(deployment.sessions[name].pid)
+
+
+def usage(deployment, database) -> None:
+    """Print what those take that have to do with waiting, while nothing else goes on."""
+    seconds = 30
+    names = [name for name in COMPONENTS if name.startswith(("worker", "triggerer"))]
+    processes = {name: of(deployment, name) for name in names}
+    begun = {name: cpu(those) for name, those in processes.items()}
+    time.sleep(seconds)
+    for name, those in processes.items():
+        memory = [process.memory_full_info() for process in those]
+        rss, uss = (sum(getattr(one, kind) for one in memory) / 2**20 for kind in ("rss", "uss"))
+        print(
+            f"{name:<14} {len(those)} processes, {rss:.0f} MiB RSS, {uss:.0f} MiB USS, "
+            f"{cpu(those) - begun[name]:.1f} s of CPU in {seconds} s at {TASKS} waiting"
+        )
+    shares = ask(database, "SELECT count(*) FROM trigger GROUP BY triggerer_id ORDER BY triggerer_id")
+    print(f"triggers       {' and '.join(str(count) for (count,) in shares)}", flush=True)
+
+
+def cpu(processes: Iterable[psutil.Process]) -> float:
+    """Return the seconds of CPU that processes have taken."""
+    return sum(process.cpu_times().user + process.cpu_times().system for process in processes)
+
+
+def idle_connections(deployment, database) -> Counter[str]:
+    """Return the most connections that there are at a time while nothing goes on."""
+    seen = []
+    for _ in range(30):
+        seen.append(connections(deployment, database))
+        time.sleep(1)
+    return max(seen, key=lambda one: sum(one.values()))
+
+
+def connections(deployment, database) -> Counter[str]:
+    """Return how many connections to Postgres each component has opened; those of its tasks are counted apart."""
+    query = "SELECT client_port FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid != pg_backend_pid()"
+    ports = {port for (port,) in ask(database, query)}
+    owners: dict[int, str] = {}
+    for name, leader in deployment.sessions.items():
+        # The oldest first: children have inherited what their parents had opened.
+        for process in sorted(of(deployment, name), key=psutil.Process.create_time):
+            with suppress(psutil.NoSuchProcess):
+                kind = "task" if is_task(process) else "child"
+                owner = name if process.pid == leader.pid else f"{name}'s {kind}"
+                for one in process.net_connections("tcp"):
+                    owners.setdefault(one.laddr.port, owner)
+    return Counter(owners.get(port, "unknown") for port in ports)
+
+
+def is_task(process: psutil.Process) -> bool:
+    """Say whether an operator runs in this process; its supervisor is its parent."""
+    with suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline()).startswith("airflow worker")
+    return False
+
+
+def ask(database, query: str, *values: str) -> list[tuple]:
+    """Return the rows that a query finds."""
+    with closing(psycopg2.connect(f"postgresql://{database}")) as connection, connection.cursor() as cursor:
+        cursor.execute(query, values)
+        return cursor.fetchall()
