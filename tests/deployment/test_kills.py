@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import psycopg2
@@ -136,6 +136,9 @@ def test_kills(deployment, sandbox, database):
         found = [ti for ti in tasks if ti["task_id"] == task_id]
         print(f"{task_id:<14} {len(found)} tasks, {sum(ti['try_number'] - 1 for ti in found)} retries")
         assert Counter(ti["state"] for ti in found) == {"success": TASKS}
+    went_on = sum(goes_on(deployment, run_id, ti) for ti in tasks if ti["task_id"] == "submit")
+    print(f"went on        {went_on} retries with what a killed try had submitted")
+    assert went_on
     report = sandbox.report()
     print(f"charged        {report['charged']}, in {minutes:.0f} minutes, with {report['requests']} requests")
     assert sorted(one["prompt"] for one in report["generations"]) == sorted(prompts)
@@ -151,6 +154,13 @@ def test_kills(deployment, sandbox, database):
         lambda: sum((now := connections(deployment, database)).values()) <= sum(before.values()) and now, 600
     )
     print(f"connections    {sum(before.values())} to Postgres before, {sum(after.values())} after: {dict(after)}")
+
+
+def goes_on(deployment, run_id, ti) -> bool:
+    """Say whether a retry found that a try before it had submitted."""
+    tries = range(2, ti["try_number"] + 1)
+    logs = (deployment.log(DAG, run_id, ti["task_id"], number, ti["map_index"]) for number in tries)
+    return any("Going on with generation" in log for log in logs)
 
 
 def warm_up(deployment, sandbox):
@@ -181,26 +191,38 @@ def kill(deployment, database, name: str) -> None:
 
 
 def hold(deployment, database, name: str) -> bool:
-    """Hold a worker's processes; let them go on, and say so, if it runs no task, or if one may be just submitting.
-
-    A task killed just there fails for good, as nobody can know what was paid: that is what `make chaos` shows.
-    """
+    """Hold a worker's processes, and let them go on if there is nothing worth killing."""
+    if not worth_killing(database, of(deployment, name)):
+        return False
     # Twice, for what was forked meanwhile.
     for _ in range(2):
         for process in of(deployment, name):
             with suppress(psutil.NoSuchProcess):
                 process.suspend()
     # What they have asked of the API server is done by then.
-    time.sleep(2)
-    rows = ask(database, "SELECT value FROM task_state_store")
-    submitting = any("generation_id" not in json.loads(value) for (value,) in rows)
+    time.sleep(3)
     held = of(deployment, name)
-    if any(map(is_task, held)) and not submitting:
+    if worth_killing(database, held):
         return True
     for process in held:
         with suppress(psutil.NoSuchProcess):
             process.resume()
     return False
+
+
+def worth_killing(database, processes: Iterable[psutil.Process]) -> bool:
+    """Say whether a task here has submitted or waits, and is not done, and that none may be just submitting.
+
+    A task killed just there fails for good, as nobody can know what was paid: that is what `make chaos` shows.
+    """
+    query = """
+        SELECT ti.task_id, store.value FROM task_instance ti
+        LEFT JOIN task_state_store store USING (dag_id, run_id, task_id, map_index)
+        WHERE ti.state = 'running' AND ti.id::text = ANY(%s)
+    """
+    running = ask(database, query, [title(process).split()[-1] for process in processes if is_task(process)])
+    submitting = any(value and "generation_id" not in json.loads(value) for _, value in running)
+    return not submitting and any(value or task_id == "wait" for task_id, value in running)
 
 
 def of(deployment, name: str) -> list[psutil.Process]:
@@ -258,12 +280,17 @@ def connections(deployment, database) -> Counter[str]:
 
 def is_task(process: psutil.Process) -> bool:
     """Say whether an operator runs in this process; its supervisor is its parent."""
+    return title(process).startswith("airflow worker --")
+
+
+def title(process: psutil.Process) -> str:
+    """Return a process's title; a task's ends with the id of its task instance."""
     with suppress(psutil.NoSuchProcess):
-        return " ".join(process.cmdline()).startswith("airflow worker")
-    return False
+        return " ".join(process.cmdline()).strip()
+    return ""
 
 
-def ask(database, query: str, *values: str) -> list[tuple]:
+def ask(database, query: str, *values: Any) -> list[tuple]:
     """Return the rows that a query finds."""
     with closing(psycopg2.connect(f"postgresql://{database}")) as connection, connection.cursor() as cursor:
         cursor.execute(query, values)
