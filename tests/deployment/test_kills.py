@@ -234,6 +234,10 @@ def usage(deployment, database) -> None:
     """Print what those take that have to do with waiting, while nothing else goes on."""
     seconds = 30
     names = [name for name in COMPONENTS if name.startswith(("worker", "triggerer"))]
+    # The last task that is deferred takes a moment to end.
+    deployment.wait_for(
+        lambda: not any(is_task(process) for name in names for process in of(deployment, name)), PATIENCE
+    )
     processes = {name: of(deployment, name) for name in names}
     begun = {name: cpu(those) for name, those in processes.items()}
     time.sleep(seconds)
