@@ -76,6 +76,16 @@ class Ui:
         self.page.get_by_role("link", name="Luma", exact=True).click()
         return self.page.frame_locator("iframe[title=Luma]")
 
+    def follow(self, name):
+        """Click a link of a task, which Airflow 3.1 opens in another window, and return the Luma tab that is there."""
+        link = self.page.get_by_role("link", name=name)
+        if link.get_attribute("target") == "_blank":
+            with self.page.expect_popup() as opened:
+                link.click()
+            return opened.value.frame_locator("iframe[title=Luma]")
+        link.click()
+        return self.page.frame_locator("iframe[title=Luma]")
+
     def picture(self, name, tmp_path):
         self.page.mouse.move(0, 0)
         self.page.screenshot(path=Path(PICTURES or tmp_path) / f"{name}.png")
@@ -179,8 +189,7 @@ class TestLinks:
         generation = ui.deployment.xcom("example_luma_archive", archive, "wait")
         ui.open(f"dags/example_luma_archive/runs/{archive}/tasks/wait/details")
         expect(ui.page.get_by_role("link", name="Watch video")).to_have_attribute("href", generation["video_url"])
-        ui.page.get_by_role("link", name="Luma task").click()
-        frame = ui.page.frame_locator("iframe[title=Luma]")
+        frame = ui.follow("Luma task")
         expect(detail(frame, "Luma task")).to_contain_text(generation["id"])
 
     def test_no_video_yet(self, ui, archive):
@@ -194,8 +203,7 @@ class TestLinks:
         ui.open(f"dags/luma_ui/runs/{many}/tasks/make/mapped/1/details")
         generation = ui.deployment.xcom("luma_ui", many, "make", "generation", map_index=1)
         expect(ui.page.get_by_role("link", name="Watch video")).to_have_attribute("href", generation["video_url"])
-        ui.page.get_by_role("link", name="Luma task").click()
-        frame = ui.page.frame_locator("iframe[title=Luma]")
+        frame = ui.follow("Luma task")
         expect(detail(frame, "Prompt")).to_have_text("The sun rises over a city of glass")
         expect(detail(frame, "Task")).to_have_text("make [1]")
 
