@@ -26,9 +26,8 @@ def recording(operator: BaseOperator, context: Context, *, resumed: bool = False
     Give a function that adds facts to the task's record, and add by itself what a LumaError says.
 
     The facts, all optional and JSON types: ``request`` (the submission's arguments, without images), ``generation_id``,
-    ``submitted_at`` and ``seen_at`` (RFC 3339), ``generation`` (as the sensor returns
-    it, ``seen_at`` then), ``stored`` (a URI),
-    ``problem`` (what went wrong, and what to do). A task with ``do_xcom_push=False`` records nothing.
+    ``submitted_at`` (RFC 3339), ``generation`` (as the sensor returns it) and ``seen_at`` (RFC 3339, when it was so),
+    ``stored`` (a URI), ``problem`` (what went wrong, and what to do). A task with ``do_xcom_push=False`` records none.
 
     :param operator: whose task it is.
     :param resumed: whether the task was deferred, so that another process has recorded already.

@@ -216,9 +216,10 @@ def _length(duration: Any) -> str:
 
 def _when(value: Any) -> pendulum.DateTime | None:
     try:
-        return pendulum.DateTime.fromisoformat(value)
+        when = pendulum.parse(value)
     except (TypeError, ValueError):
         return None
+    return when if isinstance(when, pendulum.DateTime) else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

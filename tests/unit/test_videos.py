@@ -41,7 +41,7 @@ class Run:
         for column in model.__table__.columns:
             if not column.nullable:
                 text = "2026-11-23 06:00:00.000000" if "date" in column.name or "_at" in column.name else ""
-                values.setdefault(column.name, 0 if column.type.python_type is int else text)
+                values.setdefault(column.name, 0 if isinstance(column.type, sqlalchemy.Integer) else text)
         marks = ", ".join("?" * len(values))
         statement = f"INSERT INTO {model.__tablename__} ({', '.join(values)}) VALUES ({marks})"  # noqa: S608
         self.session.connection().exec_driver_sql(statement, tuple(values.values()))
