@@ -8,7 +8,6 @@ from airflow_provider_luma.api.errors import (
     LumaAuthenticationError,
     LumaConnectionError,
     LumaError,
-    LumaNotFound,
     LumaQuotaError,
     LumaRateLimited,
     LumaServerError,
@@ -37,9 +36,10 @@ def diagnose(error: LumaError, url: str) -> str:
         return f"{url} takes the token, but its balance is too low: top it up."
     if isinstance(error, LumaServerError) and (error.status or 0) >= 500:
         return f"{url}, or a proxy before it, is in trouble ({status}): test again later."
-    if isinstance(error, LumaNotFound | LumaServerError):
-        return f"{url} answers, but not as a Luma gateway does: check the host in the Gateway field, and its path."
-    return str(error)
+    return (
+        f"{url} answers ({status}), but not as a Luma gateway does: check the host in the Gateway field, its path, "
+        "and any proxy on the way."
+    )
 
 
 def _unreachable(error: LumaError, url: str) -> str:
@@ -58,6 +58,8 @@ def _unreachable(error: LumaError, url: str) -> str:
             "and NO_PROXY where Airflow runs."
         )
     if is_any(requests.exceptions.SSLError):
+        if "mismatch" in what or "expired" in what:
+            return f"{said}shows a certificate that is not good for it ({what}); check the host in the Gateway field."
         if "CERTIFICATE_VERIFY_FAILED" in what:
             return (
                 f"{said}shows a certificate that is not trusted here ({what}); set the extra 'verify' to the path of "

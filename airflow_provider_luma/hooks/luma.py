@@ -187,8 +187,9 @@ class LumaHook(BaseHook):
         """Ask for a generation that cannot exist, which costs nothing, and say in a sentence what the answer means."""
         try:
             client = LumaHook(self.luma_conn_id, patience=0).get_conn()
-        except LumaAuthenticationError:
-            return False, "The connection has no API token: put it into the API token field."
+        except LumaAuthenticationError as error:
+            given = self.get_connection(self.luma_conn_id).password
+            return False, str(error) if given else "The connection has no API token: put it into the API token field."
         except (LumaInvalidRequest, AirflowNotFoundException) as error:
             # Airflow tests what the form holds under a name of its own, which would tell nobody anything.
             return False, str(error.__cause__ if isinstance(error, LumaInvalidRequest) else error)

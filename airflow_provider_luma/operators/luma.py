@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["LumaDownloadVideoOperator", "LumaExtendVideoOperator", "LumaGenerateVideoOperator"]
 
 IMAGES = ("image_url", "image_end_url")
+RECORDED = ("user_prompt", "model_name", "resolution", "duration", *IMAGES)
 
 
 class _SubmittingOperator(BaseOperator):
@@ -92,7 +93,7 @@ class _SubmittingOperator(BaseOperator):
         hook = LumaHook(self.luma_conn_id)
         with recording(self, context) as record, failing_for_good():
             if self.same_at_each_try:
-                record(request=self._request_shown())
+                record(request=self._recorded())
             self._submission = submission = Submission(context, self._request, self.log)
             resubmit = self.on_ambiguous_submission == "resubmit"
             # One look is enough here: who cannot be asked now is waited for.
@@ -102,7 +103,7 @@ class _SubmittingOperator(BaseOperator):
             self._submitted = generation_id
             if self.do_xcom_push:
                 context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=generation_id)
-            record(request=self._request_shown(), generation_id=generation_id, submitted_at=submission.submitted_at)
+            record(request=self._recorded(), generation_id=generation_id, submitted_at=submission.submitted_at)
             if not self.wait_for_completion:
                 announce(context, self.outlets, None, {"generation_id": generation_id})
                 return generation_id
@@ -219,6 +220,10 @@ class _SubmittingOperator(BaseOperator):
         if "notify_hook" in shown:
             shown["notify_hook"] = without_keys(str(shown["notify_hook"]))
         return shown
+
+    def _recorded(self) -> dict[str, Any]:
+        """Return what the Luma tab shows of the request: extra_body may hold secrets, which no XCom hides."""
+        return {name: value for name, value in self._request_shown().items() if name in RECORDED}
 
     def _raw(self) -> dict[str, Any]:
         """Return the request's arguments as they were given, images and all."""

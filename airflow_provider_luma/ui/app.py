@@ -77,7 +77,8 @@ def of_run(dag_id: str, run_id: str, session: SessionDep, limit: PositiveInt = v
 @app.get("/dags/{dag_id}/runs/{run_id}/tasks/{task_id}/{map_index}/video.json")
 def of_task(dag_id: str, run_id: str, task_id: str, map_index: str, session: SessionDep) -> dict[str, Any]:
     """Return the video of a task instance; where it is not mapped, Airflow leaves its placeholder as it is."""
-    return _known(videos.of_task(session, dag_id, run_id, task_id, int(map_index) if map_index.isdecimal() else -1))
+    index = int(map_index) if re.fullmatch("[0-9]{1,9}", map_index) else -1
+    return _known(videos.of_task(session, dag_id, run_id, task_id, index))
 
 
 def _known(found: dict[str, Any] | None) -> dict[str, Any]:

@@ -6,7 +6,11 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+)
 
 from airflow_provider_luma.api import LumaError, LumaGenerationFailed
 
@@ -25,7 +29,7 @@ def recording(operator: BaseOperator, context: Context, *, resumed: bool = False
     """
     Give a function that adds facts to the task's record, and add by itself what a LumaError says.
 
-    The facts, all optional and JSON types: ``request`` (the submission's arguments, without images), ``generation_id``,
+    The facts, all optional and JSON types: ``request`` (of the submission, without images), ``generation_id``,
     ``submitted_at`` (RFC 3339), ``generation`` (as the sensor returns it) and ``seen_at`` (RFC 3339, when it was so),
     ``stored`` (a URI), ``problem`` (what went wrong, and what to do). A task with ``do_xcom_push=False`` records none.
 
@@ -49,10 +53,13 @@ def recording(operator: BaseOperator, context: Context, *, resumed: bool = False
 
     try:
         yield record
-    except (LumaError, AirflowFailException, AirflowNotFoundException) as error:
-        luma_error = error.__cause__ if isinstance(error, AirflowFailException) else error
-        if isinstance(luma_error, LumaGenerationFailed):
-            record(problem=str(luma_error), generation=luma_error.generation.as_dict())
-        elif isinstance(luma_error, LumaError | AirflowNotFoundException):
-            record(problem=str(luma_error))
+    except (LumaError, AirflowFailException, AirflowNotFoundException, AirflowSkipException) as error:
+        cause: BaseException | None = error
+        # Airflow's ways to fail or skip a task are raised from what was wrong.
+        while cause and not isinstance(cause, LumaError | AirflowNotFoundException):
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, LumaGenerationFailed):
+            record(problem=str(cause), generation=cause.generation.as_dict())
+        elif cause:
+            record(problem=str(cause))
         raise

@@ -37,7 +37,9 @@ NOT_MADE = {
 }
 """What the state of a task means for the video that it has not made."""
 
-UNDER_WAY = ("running", "deferred", "up_for_reschedule", "restarting", "queued", "scheduled")
+TO_START = (None, "scheduled", "queued")
+
+UNDER_WAY = (*TO_START, "running", "deferred", "up_for_reschedule", "restarting", "up_for_retry")
 
 
 @dataclass(frozen=True)
@@ -153,8 +155,8 @@ def _video(tasks: list[Task]) -> dict[str, Any]:
     """Return what the tasks that have to do with one video know of it together."""
     first = next((task for task in tasks if task.submits), tasks[0])
     request = _mapping(first.record.get("request"))
-    # The one that saw the end, if one did.
-    last = max(tasks, key=lambda task: (_state_of(task) in ("completed", "failed"), bool(task.generation)))
+    # The one that saw the end, if one did, and most lately, as URLs expire.
+    last = max(tasks, key=_knowledge)
     generation = last.generation
     submitted = _when(first.record.get("submitted_at"))
     completed = [
@@ -190,15 +192,27 @@ def _video(tasks: list[Task]) -> dict[str, Any]:
 
 
 def _state(tasks: list[Task], first: Task, last: Task) -> str:
+    if first.submits and first.state in TO_START:
+        # Also where it was cleared, which leaves its record until it starts again.
+        return "waiting"
+    if first.state == "up_for_retry":
+        return "retrying"
     if _state_of(last) in ("completed", "failed"):
         return _state_of(last)
+    if any(task.record.get("stored") for task in tasks):
+        return "completed"
     if first.state in NOT_MADE:
         return NOT_MADE[first.state]
     if not first.generation_id:
-        return "waiting"
+        return "unknown" if first.state == "success" else "waiting"
     if any(task.state == "failed" for task in tasks):
         return "failed"
     return "processing" if any(task.state in UNDER_WAY for task in tasks) else "submitted"
+
+
+def _knowledge(task: Task) -> tuple[bool, bool, str]:
+    ended = _state_of(task) in ("completed", "failed")
+    return ended, bool(task.generation), _text(task.record.get("seen_at"))
 
 
 def _state_of(task: Task) -> str:
@@ -227,7 +241,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    # Half a character, which JSON can hold, cannot be sent.
+    return "" if value is None else str(value).encode(errors="replace").decode()
 
 
 def _web(value: Any) -> str | None:

@@ -86,6 +86,9 @@ def run(engine):
         ("deferred", {"request": REQUEST, "generation_id": "g1"}, "processing"),
         ("success", {"request": REQUEST, "generation_id": "g1"}, "submitted"),
         ("success", {"request": REQUEST, "generation_id": "g1", "generation": DONE}, "completed"),
+        ("success", None, "unknown"),
+        ("queued", {"request": REQUEST, "generation_id": "g1", "generation": DONE}, "waiting"),
+        ("up_for_retry", {"generation_id": "g1", "generation": {**DONE, "state": "failed"}}, "retrying"),
         ("up_for_retry", {"request": REQUEST, "problem": "The gateway is in trouble."}, "retrying"),
         ("failed", {"request": REQUEST, "problem": "The token is refused."}, "failed"),
         ("failed", {"generation_id": "g1", "generation": {**DONE, "state": "failed"}}, "failed"),
@@ -106,6 +109,7 @@ def test_state(run, state, record, shown):
     ("waits", "record", "shown"),
     [
         ("deferred", {}, "processing"),
+        ("up_for_retry", {}, "processing"),
         ("success", {"generation": DONE, "seen_at": "2026-11-23T06:01:04Z"}, "completed"),
         ("failed", {"problem": "The gateway does not know it."}, "failed"),
     ],
@@ -133,6 +137,29 @@ def test_stored(run):
     assert video["stored"] == ["s3://bucket/g1.mp4"]
     assert video["problems"] == [{"task": "b", "text": ""}]
     assert (video["size"], video["length"]) == ("1280 × 720", "5 s")  # noqa: RUF001
+
+
+def test_only_downloaded(run):
+    """A video that is stored is completed, even where nobody has waited for it."""
+    run.task("make", "success", {"request": REQUEST, "generation_id": "g1"})
+    run.task(
+        "store", "success", {"generation_id": "g1", "stored": "s3://b/g1.mp4"}, operator="LumaDownloadVideoOperator"
+    )
+    assert [video["state"] for video in run.videos] == ["completed"]
+
+
+def test_latest_url(run):
+    """Of two that have seen the video, the one that saw it last has the URL that still works."""
+    for index, when in enumerate(["2026-11-23T08:00:00Z", "2026-11-23T06:00:00Z"]):
+        record = {"generation_id": "g1", "generation": {**DONE, "video_url": f"https://cdn/{index}"}, "seen_at": when}
+        run.task(f"wait_{index}", "success", record, operator="LumaGenerationSensor")
+    assert run.videos[0]["video_url"] == "https://cdn/0"
+
+
+def test_half_a_character(run):
+    """Half a character, which JSON can hold, spoils nothing."""
+    run.task("make", "running", {"request": {"user_prompt": "a \ud83d boat"}, "generation_id": "g1"})
+    assert run.videos[0]["prompt"].encode() == b"a ? boat"
 
 
 def test_mapped(run):

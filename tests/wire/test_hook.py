@@ -307,6 +307,13 @@ class TestTestConnection:
             "The connection has no API token: put it into the API token field.",
         )
 
+    def test_odd_token(self, connect):
+        """A token with a blank in it is not taken for none."""
+        connect(host="https://luma.invalid", password="two words")
+        good, message = LumaHook().test_connection()
+        assert not good
+        assert "copy it again" in message
+
     def test_silent(self, connect):
         """So is one that says nothing."""
         with socket.create_server(("127.0.0.1", 0)) as silent:

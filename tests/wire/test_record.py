@@ -7,7 +7,12 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+    TaskDeferred,
+)
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
 from airflow_provider_luma.links.luma import LINKS, LumaTaskLink, WatchVideoLink
@@ -36,7 +41,7 @@ class TestRecord:
         record = ti.xcoms["luma"]
         assert record.pop("submitted_at")
         assert record == {
-            "request": {"user_prompt": PROMPT, "model_name": "ray-v2", "aspect_ratio": "16:9"},
+            "request": {"user_prompt": PROMPT, "model_name": "ray-v2"},
             "generation_id": generation_id,
         }
         assert watch(operator) == ""
@@ -74,6 +79,21 @@ class TestRecord:
         assert ti.xcoms["luma"].pop("seen_at")
         assert ti.xcoms["luma"] == {"generation_id": generation_id, "generation": generation}
         assert watch(sensor) == generation["video_url"]
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+    def test_skipped(self, connection, client, ti, deferrable, option):
+        """One that is skipped in place of failing records why."""
+        generation_id = client.submit("A boat [fail]").id
+        arguments = {"generation_id": generation_id, "deferrable": deferrable, option: True}
+        sensor = LumaGenerationSensor(task_id="wait", **arguments)
+        if deferrable:
+            with pytest.raises(TaskDeferred) as deferred:
+                run(sensor, ti)
+        with pytest.raises((AirflowSkipException, AirflowFailException)):
+            resume(sensor, deferred.value, ti) if deferrable else run(sensor, ti)
+        assert "Job failed" in ti.xcoms["luma"]["problem"]
+        assert ti.xcoms["luma"]["generation"]["state"] == "failed"
 
     def test_download(self, connection, client, ti, tmp_path):
         """A download records where the video is now; its link leads to the CDN, which a browser can play from."""
@@ -115,13 +135,13 @@ class TestRecord:
         assert "extra_body" in ti.xcoms["luma"]["problem"]
 
     def test_no_secrets(self, connection, ti):
-        """Neither images nor the keys in a hook's address are in it, nor the token."""
+        """Neither images nor a hook's address are in it, nor what only the gateway is to know, nor the token."""
         image = "data:image/png;base64,iVBORw0KGgo="
         notify_hook = "https://user:hunter2@example.com/hook?key=hunter2"
-        run(LumaGenerateVideoOperator(**SUBMIT, image_url=image, notify_hook=notify_hook), ti)
-        request = ti.xcoms["luma"]["request"]
-        assert request["image_url"] == "data:…"
-        assert request["notify_hook"] == "https://example.com/hook"
+        secret = {"webhook_secret": "hunter2"}
+        run(LumaGenerateVideoOperator(**SUBMIT, image_url=image, notify_hook=notify_hook, extra_body=secret), ti)
+        assert ti.xcoms["luma"]["request"] == {"user_prompt": PROMPT, "image_url": "data:…"}
+        assert "hunter2" not in json.dumps(ti.xcoms)
         assert TOKEN not in json.dumps(ti.xcoms)
 
     def test_nothing_pushed(self, connection, ti):
