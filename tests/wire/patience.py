@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import selectors
 import sys
@@ -101,6 +102,9 @@ class Steps:
 
     def __enter__(self):
         self._run = run = asyncio.Handle._run
+        # What the collector ends, of this test or of those before, is nobody's step, and it comes in anybody's.
+        gc.collect()
+        gc.disable()
 
         def counted(handle):
             lines: Counter[CodeType] = Counter()
@@ -126,6 +130,7 @@ class Steps:
 
     def __exit__(self, *_):
         asyncio.Handle._run = self._run
+        gc.enable()
 
 
 class Gateway(Sandbox):
