@@ -27,7 +27,7 @@ from airflow_provider_luma.api.waiting import Wait
 from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.triggers import connections, poller
 from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
-from tests.wire.patience import Gateway, PatientLoop, Steps, refusal
+from tests.wire.patience import Gateway, PatientLoop, refusal
 
 TOKEN = "marked-token-4711"
 
@@ -271,87 +271,6 @@ class TestTogether:
         loop.run(events(far.submit(2)))
         assert told == ["luma.status_requests", "luma.generations_waiting 2", "luma.generations_waiting 0"]
         assert timings == ["luma.completion_to_event"] * 2
-
-
-class TestSteps:
-    """What one step of the event loop does, for 200 and for 1,000 that wait."""
-
-    @pytest.fixture
-    def most(self, connect):
-        """Return how many lines the longest step runs, while this many wait for a gateway that is set up so."""
-
-        def most(count, set_up=lambda far: None, stay=None):
-            # One that has run to its end starts no more triggers.
-            loop = PatientLoop()
-            # Kept, as to throw a thousand tasks away is a long step, too, but not the poller's.
-            tasks = []
-
-            async def waiting(ids):
-                for one in ids:
-                    # As the triggerer does.
-                    await asyncio.sleep(0)
-                    tasks.append(loop.create_task(event(one)))
-                await asyncio.sleep(7)
-                for task in tasks[stay:] if stay else ():
-                    task.cancel()
-                    await asyncio.sleep(0)
-                for task in tasks[:stay]:
-                    payload, _ = await task
-                    assert payload["status"] == "success"
-
-            with Gateway(loop, token=TOKEN, seconds=17) as far, Steps() as steps:
-                connect(host=far.url, password=TOKEN)
-                set_up(far)
-                loop.run(waiting(far.submit(count)))
-            loop.close()
-            return steps.most, steps.worst.most_common(3)
-
-        return most
-
-    def test_answers(self, most):
-        """Answers of many are handed over a few at a time."""
-        (few, _), (many, where) = most(200), most(1000)
-        assert many <= 1.5 * few, where
-
-    @pytest.mark.parametrize("status", [401, 429, 502])
-    def test_trouble(self, most, status):
-        """So is the trouble of all."""
-
-        def in_trouble(far):
-            far.many = far.one = lambda _: refusal(status) if 1004 < far.loop.now < 1030 else None
-
-        (few, _), (many, where) = most(200, in_trouble), most(1000, in_trouble)
-        assert many <= 1.5 * few, where
-
-    def test_trouble_of_each(self, most):
-        """So is trouble after each was in trouble of its own."""
-
-        def in_trouble(far):
-            far.many = lambda ids: refusal(404, "")
-            far.one = lambda one: refusal(422 if far.loop.now < 1016 else 502) if far.loop.now < 1040 else None
-
-        (few, _), (many, where) = most(200, in_trouble), most(1000, in_trouble)
-        assert many <= 1.5 * few, where
-
-    @pytest.mark.parametrize("answers", ["all", "none", "in trouble"])
-    def test_leaving(self, most, answers):
-        """Those who have left are struck off a few at a time."""
-
-        def set_up(far):
-            far.many = lambda ids: JSONResponse([]) if answers == "none" else None
-            if answers == "in trouble":
-                far.many = far.one = lambda _: refusal(502) if 1004 < far.loop.now < 1030 else None
-
-        (few, _), (many, where) = most(200, set_up, stay=3), most(1000, set_up, stay=3)
-        assert many <= 1.5 * few, where
-
-    def test_in_threads(self, gateway, loop):
-        """The event loop itself sends and reads nothing."""
-        far = gateway(seconds=7)
-        with Steps() as steps:
-            loop.run(events(far.submit(50)))
-        assert not {"requests.sessions", "urllib3.connectionpool", "http.client", "json.decoder"} & steps.modules
-        assert poller.__name__ in steps.modules
 
 
 class TestNoSuchCall:
