@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 from tests.wire.conftest import connect as connect
-from tests.wire.test_poller import gateway as gateway, loop as loop
+from tests.wire.test_poller import gateway as gateway
+from tests.wire.test_poller import loop as loop
