@@ -83,7 +83,13 @@ class LumaInvalidRequest(LumaApiError, ValueError):
 
 
 class LumaNotFound(LumaApiError):
-    """The gateway knows no such generation, or has no such call."""
+    """
+    The gateway knows no such generation, or has no such call.
+
+    ``of_gateway`` says whether it is known to be the gateway that says so, and nothing before it, such as a proxy.
+    """
+
+    of_gateway: bool = True
 
 
 class LumaRateLimited(LumaApiError):

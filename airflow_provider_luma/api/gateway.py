@@ -323,6 +323,8 @@ def _error(
     )
     if isinstance(error, LumaRateLimited | LumaServerError):
         error.retry_after = seconds_until(headers.get("Retry-After"))
+    if isinstance(error, LumaNotFound):
+        error.of_gateway = bool(code or text)
     if isinstance(error, LumaServerError):
         error.maybe_charged = status >= 400 and not detailed
     return error

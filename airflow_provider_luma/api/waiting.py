@@ -127,7 +127,7 @@ class Wait:
 
     def _saw_error(self, error: LumaError) -> None:
         now = self._clock()
-        if isinstance(error, LumaNotFound):
+        if isinstance(error, LumaNotFound) and error.of_gateway:
             self._unknown_since = now if self._unknown_since is None else self._unknown_since
             if now - self._unknown_since >= UNKNOWN_ID_GRACE:
                 raise error

@@ -13,7 +13,8 @@ from asgiref.sync import sync_to_async
 
 from airflow_provider_luma.api import LumaConnectionError, LumaError
 from airflow_provider_luma.hooks.luma import LumaHook
-from airflow_provider_luma.triggers.poller import FRESH_FOR, Poller
+from airflow_provider_luma.triggers.poller import Poller
+from airflow_provider_luma.triggers.query_many import FRESH_FOR
 
 if TYPE_CHECKING:
     from airflow_provider_luma.api import LumaClient

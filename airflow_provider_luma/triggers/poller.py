@@ -32,6 +32,7 @@ from airflow_provider_luma.api import (
     LumaServerError,
 )
 from airflow_provider_luma.api.waiting import LONGEST_PAUSE
+from airflow_provider_luma.triggers.query_many import CHUNK, FRESH_FOR, IN_A_ROW, QueryMany
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
 Seen = Generation | LumaError
 
 log = logging.getLogger(__name__)
-
-CHUNK = 100
-"""Ids in one request: to parse the answer takes 3 ms, for which the event loop may have to wait."""
 
 AT_ONCE = 4
 SINGLES_AT_ONCE = 16
@@ -58,17 +56,11 @@ APART = 0.01
 TOLD_AT_ONCE = 10
 """Triggers that are woken in one step of the event loop."""
 
-FRESH_FOR = 300.0
-"""Seconds for which something that was found out is believed without asking again."""
-
 LOOK_EVERY = FRESH_FOR + 1.0
 """Seconds after which the triggers look whom to ask, however long nobody is to be asked."""
 
 CONFIRM_EVERY = 20.0
 """Seconds until an id that was asked for singly, and is unknown, is asked for singly again."""
-
-IN_A_ROW = 3
-"""So many failures in a row are the gateway's trouble; a bad id fails a request, and one of its halves."""
 
 
 @dataclass(eq=False, slots=True)
@@ -136,14 +128,8 @@ class Poller:
         self._failed_at = float("-inf")
         self._quiet_until = float("-inf")
         self._look_at = float("inf")
-        self._singly_until = float("-inf")
-        self._probing = self._many_failed = False
-        self._only_many_failed = 0
-        self._found_none = False
-        self._found_only_singly = 0
-        self._fits = 1
-        self._refused_size = 2 * CHUNK
-        self._refused_until = float("-inf")
+        self._probing = False
+        self._many = QueryMany()
         self._spread = 0.0
         self._left_out_next = False
 
@@ -207,17 +193,8 @@ class Poller:
         if not asking.cancelled() and asking.exception():
             log.error("The poller could not make sense of an answer.", exc_info=asking.exception())
 
-    def _size(self) -> int:
-        """Return how many ids go into one request."""
-        now = self.loop.time()
-        if now < self._singly_until:
-            return 1
-        if now >= self._refused_until:
-            self._refused_size = 2 * CHUNK
-        return min(CHUNK, max(self._fits, self._refused_size // 2))
-
     def _room(self) -> bool:
-        at_once = SINGLES_AT_ONCE if self._size() == 1 else AT_ONCE
+        at_once = SINGLES_AT_ONCE if self._many.size(self.loop.time()) == 1 else AT_ONCE
         # While there is trouble, one is enough to ask whether it is over.
         return len(self._in_flight) < (1 if self._failures >= IN_A_ROW or self._probing else at_once)
 
@@ -233,7 +210,7 @@ class Poller:
         if self._left_out_next and (alone := self._next_left_out()):
             return alone
         together: list[Ticket] = []
-        room = self._size()
+        room = self._many.size(now)
         # No more in one step of the event loop, as all of them may have left.
         for _ in range(min(len(self._due), CHUNK)):
             if len(together) >= room:
@@ -288,34 +265,10 @@ class Poller:
         except Exception as error:  # noqa: BLE001 - what nobody thought of must not end a thousand waits
             await self._failed(together, LumaServerError(f"The answer cannot be understood: {error!r:.200}"), sent)
         else:
-            self._succeeded(len(together), sent)
-            self._doubt_many(len(together), found, sent)
+            self._failures = 0
+            self._probing = False
+            self._many.answered(len(together), found=bool(found), now=sent)
             await self._answered(together, found, sent)
-
-    def _succeeded(self, count: int, sent: float) -> None:
-        self._failures = 0
-        if count > 1:
-            self._fits = max(self._fits, count)
-            self._only_many_failed = 0
-        elif self._probing and self._many_failed:
-            self._only_many_failed += 1
-            if self._only_many_failed > 1:
-                # The call for many is there, and does not work.
-                self._singly_until = sent + FRESH_FOR
-        self._probing = self._many_failed = False
-
-    def _doubt_many(self, count: int, found: dict[str, Generation], sent: float) -> None:
-        """Take note of whether the call for many finds nothing of what is then found singly, again and again."""
-        if count > 1:
-            self._found_none = not found
-            if found:
-                self._found_only_singly = 0
-        elif self._found_none:
-            self._found_none = False
-            self._found_only_singly += 1
-            if self._found_only_singly >= IN_A_ROW:
-                self._found_only_singly = 0
-                self._singly_until = sent + FRESH_FOR
 
     def _request(self, together: list[Ticket]) -> dict[str, Generation]:
         if len(together) == 1:
@@ -341,7 +294,7 @@ class Poller:
     def _next_turn(self, ticket: Ticket, sent: float) -> float:
         """Return when to ask again; those asked singly, which came all at once, are spread over their interval."""
         pause = _backed_off(ticket.poll_interval, ticket.failures)
-        if self._size() == 1 and not ticket.spread:
+        if self._many.size(self.loop.time()) == 1 and not ticket.spread:
             ticket.spread = True
             # Steps of the golden ratio leave the gaps even, however many there are.
             self._spread = (self._spread + 0.618034) % 1
@@ -351,7 +304,8 @@ class Poller:
     async def _failed(self, together: list[Ticket], error: LumaError, sent: float) -> None:
         count = len(together)
         redirected = error.status is not None and 300 <= error.status < 400
-        if not isinstance(error, LumaNotFound | LumaInvalidRequest) or redirected:
+        elsewhere = count == 1 and isinstance(error, LumaNotFound) and not error.of_gateway
+        if not isinstance(error, LumaNotFound | LumaInvalidRequest) or redirected or elsewhere:
             await self._in_trouble(together, error, sent)
             return
         self._failures = 0
@@ -364,15 +318,11 @@ class Poller:
                 ticket.company = 1
             await self._tell(together, error, sent)
         elif isinstance(error, LumaNotFound) and error.code != "task_not_exist":
-            self._singly_until = sent + FRESH_FOR
+            self._many.missing(sent)
             self._again(together, CHUNK)
         else:
-            # Too many, or one that spoils it for all: what has fitted before fits, unless the gateway says it does not.
-            if error.status == 413:
-                self._fits = min(self._fits, (count + 1) // 2)
-            if count > self._fits:
-                self._refused_size = min(self._refused_size, count)
-                self._refused_until = sent + FRESH_FOR
+            # Too many, or one that spoils it for all.
+            self._many.refused(count, surely_too_many=error.status == 413, now=sent)
             self._again(together, (count + 1) // 2)
 
     async def _in_trouble(self, together: list[Ticket], error: LumaError, sent: float) -> None:
@@ -401,7 +351,7 @@ class Poller:
                 self._look_at = min(self._look_at, self.loop.time() + LOOK_EVERY)
             self._probing = True
             if len(together) > 1 and not isinstance(error, LumaRateLimited | LumaQuotaError):
-                self._many_failed = True
+                self._many.failed()
         for ticket in together:
             # It may be too many for the gateway, or one of them may spoil it for all, whatever it says.
             ticket.company = (len(together) + 1) // 2

@@ -77,6 +77,21 @@ def test_page(status, kind):
     assert "<" not in str(error)
 
 
+@pytest.mark.parametrize(
+    ("content", "of_gateway"),
+    [
+        (HTML, False),
+        (b"", False),
+        (b"{}", False),
+        (b'{"detail": "unknown"}', True),
+        (b'{"code": "x"}', True),
+    ],
+)
+def test_whose_not_found(content, of_gateway):
+    """Only in words of its own it is the gateway that knows no such thing."""
+    assert refused(404, content).of_gateway is of_gateway
+
+
 @pytest.mark.parametrize("content", [b"", b"null", b'{"id": "x', b"\xff\xfe"])
 def test_unreadable(content):
     """An answer of 200 that holds nothing readable is the gateway's trouble, and may have been charged."""

@@ -133,6 +133,16 @@ def test_unknown_id_after_trouble(begin, clock):
     assert wait.saw(LumaNotFound("no such id")) is None
 
 
+def test_unknown_page(begin, clock):
+    """A proxy that knows no page says nothing of the id."""
+    wait = begin()
+    nothing = LumaNotFound("an HTML page")
+    nothing.of_gateway = False
+    for _ in range(10):
+        assert wait.saw(nothing) is None
+        clock.now += 60
+
+
 def test_memory(begin, clock, caplog):
     """A wait goes on in another process with what the first has seen."""
     first = begin()

@@ -19,12 +19,12 @@ import psutil
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from asgiref.sync import SyncToAsync, sync_to_async
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 
 from airflow_provider_luma.api import Generation, GenerationState
 from airflow_provider_luma.api.waiting import Wait
 from airflow_provider_luma.hooks.luma import LumaHook
-from airflow_provider_luma.triggers import connections, poller
+from airflow_provider_luma.triggers import connections, poller, query_many
 from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
 from tests.wire.patience import Gateway, PatientLoop, refusal
 
@@ -123,7 +123,7 @@ class TestTogether:
         fired = loop.run(events(far.submit(250)))
         assert statuses(fired) == {"success": 250}
         assert len(far.asked) <= 3 * 7
-        assert max(map(len, far.batches)) <= poller.CHUNK
+        assert max(map(len, far.batches)) <= query_many.CHUNK
         assert far.report()["at_once"] <= poller.AT_ONCE
         assert max(at for _, at in fired) <= 1000 + 30 + 5 + 1
         assert look_ups == ["luma_default"]
@@ -501,6 +501,14 @@ class TestTrouble:
 
         assert statuses(loop.run(waiting())) == {"success": 30}
 
+    def test_page_of_a_proxy(self, gateway, loop):
+        """A proxy that knows no page is no gateway that knows no id."""
+        far = gateway(seconds=20)
+        far.many = far.one = lambda _: PlainTextResponse("<html>", 404) if 1008 < loop.now < 1200 else None
+        ids = far.submit(50)
+        assert statuses(loop.run(events(ids))) == {"success": 50}
+        assert len([now for now, _ in far.asked if 1030 < now < 1200]) <= 16
+
     def test_flaky(self, gateway, loop):
         """So are chance failures of all kinds."""
         far = gateway(seconds=60)
@@ -672,7 +680,7 @@ class TestConnection:
 
         fired = loop.run(waiting())
         assert statuses(fired) == {"success": 150}
-        assert max(at for _, at in fired) <= 1000 + 2 * poller.FRESH_FOR + 10
+        assert max(at for _, at in fired) <= 1000 + 2 * query_many.FRESH_FOR + 10
         assert len(look_ups) == 3
         assert len(far.asked) <= poller.AT_ONCE
 
