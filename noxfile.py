@@ -19,6 +19,9 @@ nox.options.sessions = ["tests", "lowest"]
 # The continuous integration says which interpreters it has; one that is not there is an error and no test less.
 nox.options.error_on_missing_interpreters = "CI" in os.environ
 
+# As dev/venv.py has it: what a company's network signs with is known to the machine.
+os.environ.setdefault("UV_SYSTEM_CERTS", "true")
+
 #: As their classifiers say.
 PYTHONS = {
     "3.0.6": ["3.10", "3.11", "3.12"],
