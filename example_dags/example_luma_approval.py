@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import dag
 
 from airflow_provider_luma.operators.luma import (
@@ -20,6 +19,9 @@ from airflow_provider_luma.operators.luma import (
     doc_md=__doc__,
 )
 def example_luma_approval():
+    # At the top of the file, this would stop the whole DAG processor of an Airflow 3.0.
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
+
     clip = LumaGenerateVideoOperator(
         task_id="clip", user_prompt="The sun rises over misty hills", wait_for_completion=True
     )

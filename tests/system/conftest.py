@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import airflow
 import pytest
 import requests
 from moto.server import ThreadedMotoServer
+from packaging.version import Version
 
 from airflow_provider_luma.sandbox import Sandbox
 from dev.local_airflow import USER
@@ -17,9 +19,17 @@ from tests.system.deployment import Deployment
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+AIRFLOW = Version(airflow.__version__)
 TOKEN = "marked-token-4711-of-the-system-tests"
 REFUSED_TOKEN = "marked-token-0815-that-is-refused"
 UNREACHABLE_TOKEN = "marked-token-1234-that-goes-nowhere"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of what this Airflow is too old for: the README's table of versions has them."""
+    too_new = {one for one in items for mark in one.iter_markers("since") if Version(mark.args[0]) > AIRFLOW}
+    config.hook.pytest_deselected(items=too_new)
+    items[:] = [one for one in items if one not in too_new]
 
 
 @pytest.fixture(scope="session")

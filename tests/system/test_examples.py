@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 import requests
+from packaging.version import Version
 
-from tests.system.conftest import REFUSED_TOKEN, TOKEN
+from tests.system.conftest import AIRFLOW, REFUSED_TOKEN, TOKEN
 
 GENERATION_FIELDS = [
     "id",
@@ -44,7 +46,8 @@ def succeeded(deployment, dag_id, **kwargs):
 def test_no_import_errors(deployment):
     """Every DAG file is parsed."""
     deployment.wait_for(lambda: len(deployment.api("GET", "dags")["dags"]) >= 5)
-    assert deployment.import_errors() == []
+    too_new = ["example_luma_approval"] if Version("3.1") > AIRFLOW else []
+    assert [Path(one["filename"]).stem for one in deployment.import_errors()] == too_new
 
 
 def test_quickstart(deployment, sandbox):
@@ -114,6 +117,7 @@ def test_refused_token(deployment):
         assert "Check the token" in deployment.log("luma_bad_days", run_id, task_id)
 
 
+@pytest.mark.since("3.1")
 def test_connection_form(deployment):
     """The form of a Luma connection has four fields, labelled, and a button that tests them."""
     answer = requests.get(
@@ -142,9 +146,14 @@ def test_test_button(token, good, deployment, sandbox):
     assert ("takes the token" if good else "The token is refused") in outcome["message"]
 
 
+def listed(deployment, *command):
+    """Return what a command lists; Airflow 3.0 prints what it logs before it."""
+    return json.loads(deployment.command(*command, "--output", "json").splitlines()[-1])
+
+
 def test_providers(deployment):
     """Airflow lists the provider and what it has."""
-    (found,) = json.loads(deployment.command("providers", "get", "airflow-provider-luma", "--output", "json"))
+    (found,) = listed(deployment, "providers", "get", "airflow-provider-luma")
     assert found["Version"]
-    hooks = json.loads(deployment.command("providers", "hooks", "--output", "json"))
+    hooks = listed(deployment, "providers", "hooks")
     assert [one["hook_name"] for one in hooks if one["connection_type"] == "luma"] == ["Luma"]

@@ -6,6 +6,8 @@ from uuid import uuid4
 
 import pytest
 
+pytestmark = pytest.mark.since("3.3")
+
 
 @pytest.fixture
 def prompt():

@@ -17,6 +17,8 @@ from playwright.sync_api import expect, sync_playwright
 from dev.local_airflow import PASSWORD, USER
 from tests.system.conftest import REFUSED_TOKEN, TOKEN
 
+pytestmark = pytest.mark.since("3.1")
+
 expect.set_options(timeout=60_000)
 
 SCRIPT = "<script>window.top.broken = 1</script><img src=x onerror='window.top.broken = 1'>"
