@@ -62,6 +62,7 @@ test-all: $(VENV)/dev-$(AIRFLOW).stamp
 
 docs: $(VENV)/docs-$(AIRFLOW).stamp
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo "The site is in site/index.html"
 
 dist: $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python dev/dist.py

@@ -22,7 +22,7 @@ Next:
   make airflow      the same in Airflow's UI
   edit example_dags/{DAG_ID}.py and run make demo again
   your own token, in your own Airflow:
-      airflow connections add luma_default --conn-type luma --conn-password <token>"""
+      airflow connections add luma_default --conn-type luma --conn-password '<token>'"""
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ def main() -> None:
             print(
                 f"""
 Airflow      {airflow.url}  (log in as {USER}, password {PASSWORD})
-First DAG    {airflow.url}/dags/example_luma_quickstart  (press Trigger)
+First DAG    {airflow.url}/dags/example_luma_archive  (press Trigger)
 Sandbox      {sandbox.url}/sandbox  (what was submitted and charged)
 Connection   luma_default leads to the sandbox
 DAG files    {EXAMPLE_DAGS}  (edits show within seconds)

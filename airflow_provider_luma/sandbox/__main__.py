@@ -74,7 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A shell has what it runs in the background ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
-        print(f"Luma sandbox on {url} · token: {token} · {url}/sandbox shows what happens", flush=True)
+        print(
+            f"Luma sandbox on {url} · token: {token} · {url}/sandbox shows what happens · Ctrl-C stops it", flush=True
+        )
         if not is_loopback(host):
             print(f"Warning: others on the network can reach {url}", file=sys.stderr)
         make_server(create_app(Settings(**options))).run(sockets=[listener])

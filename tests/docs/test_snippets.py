@@ -253,7 +253,10 @@ def make_targets():
 
 def check_command(command, page):
     # Wherever the reader is to put something, anything will do.
-    first, *arguments = words = shlex.split(re.sub(r"<\w+>", "something", command))
+    words = shlex.split(re.sub(r"<\w+>", "something", command))
+    while re.match(r"[A-Z_]+=", words[0]):
+        check_variable(*words.pop(0).split("=", 1))
+    first, *arguments = words
     if command in ORDINARY:
         return
     if first == "make":
