@@ -21,7 +21,7 @@ class QueryMany:
         self._refused_size = 2 * CHUNK
         self._refused_until = float("-inf")
         self._failed = False
-        self._alone_in_failing = 0
+        self._worked_only_singly = 0
         self._found_none = False
         self._found_only_singly = 0
 
@@ -53,16 +53,16 @@ class QueryMany:
         """Take note of an answer to a request for so many, one or more; the gateway is in no trouble."""
         if count > 1:
             self._fits = max(self._fits, count)
-            self._alone_in_failing = 0
+            self._worked_only_singly = 0
             self._found_none = not found
             if found:
                 self._found_only_singly = 0
         else:
-            # Trouble that is over as soon as it is asked singly, or one that it knows singly, and among many did not:
-            # if that happens again and again, the call for many is there, and does not work.
+            # A gateway whose trouble ends each time it is asked singly, or that knows singly what it did not know among
+            # many, has the call for many, but not one that works.
             if self._failed:
-                self._alone_in_failing += 1
-                if self._alone_in_failing > 1:
+                self._worked_only_singly += 1
+                if self._worked_only_singly > 1:
                     self.missing(now)
             if self._found_none:
                 self._found_none = False

@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_luma.sandbox import Sandbox
 from tests.system.deployment import Deployment
 
-DOCS = Path(__file__).parent.parent.parent / "docs" / "scale.md"
+DOCS = Path(__file__).parents[2] / "docs" / "scale.md"
 TASKS = 500
 TOKEN = "marked-token-4711-of-those-who-wait"
 
