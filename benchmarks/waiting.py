@@ -2,16 +2,21 @@
 Let a triggerer's event loop wait for many generations, with this package's trigger and with `HttpEventTrigger`.
 
 Run it from a checkout: ``make waiting``, or ``python -m benchmarks.waiting 100 1000`` for some numbers of triggers. The
-gateway and each wait are processes of their own; both triggers ask every 5 s, and an answer takes 50 ms.
+gateway and each wait are processes of their own; both triggers ask every 5 s, and an answer takes 50 ms. They take
+turns, and each figure is the median of three.
 
-For both, what Airflow keeps in memory is kept from Python's garbage collection, which a triggerer does not do: its
-worst stalls are longer than these by such a collection.
+Beside each wait, a process watches an event loop that has nothing to do. Where that stalls too, the machine stood
+still, and that time is not counted.
+
+For both, what Airflow keeps in memory is kept from Python's garbage collection, as docs/scale.md sets up a triggerer:
+the worst stalls of others are longer than these by such a collection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import json
 import os
 import random
@@ -22,13 +27,22 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any
+from typing import Any, TextIO
 
 TOKEN = "token-of-the-benchmark"
 POLL_INTERVAL = 5.0
 LATENCY = 0.05
 FIRST_AFTER, LAST_AFTER = 10.0, 40.0
 TICK = 0.01
+IDLE_TICK = 0.002
+SHORTEST_STALL = 0.001
+TURNS = 3
+
+SIDES = {
+    "HttpEventTrigger": ("http", "list"),
+    "with query-many": ("luma", "list"),
+    "without": ("luma", "none"),
+}
 
 ROWS = {
     "requests": "{:,.0f}",
@@ -46,43 +60,61 @@ def main(counts: list[int]) -> None:
     """Run all and print the tables."""
     for count in counts:
         load = os.getloadavg()[0]
-        theirs = run("http", count, "list")
-        show(
-            count, load, theirs, {"with query-many": run("luma", count, "list"), "without": run("luma", count, "none")}
-        )
+        turns = [{name: run(count, *how) for name, how in SIDES.items()} for _ in range(TURNS)]
+        show(count, load, {name: medians([turn[name] for turn in turns]) for name in SIDES})
 
 
-def show(count: int, load: float, theirs: dict[str, float], ours: dict[str, dict[str, float]]) -> None:
+def medians(measured: list[dict[str, float]]) -> dict[str, float]:
+    """Return the median of each figure."""
+    return {row: statistics.median(one[row] for one in measured) for row in ROWS}
+
+
+def show(count: int, load: float, sides: dict[str, dict[str, float]]) -> None:
     """Print one table."""
-    print(f"\n{count:,} triggers; load of the machine before: {load:.1f}")
-    print(f"{'':24}{'HttpEventTrigger':>18}" + "".join(f"{name:>18}{'':>9}" for name in ours))
+    theirs, *ours = sides.values()
+    print(f"\n{count:,} triggers, medians of {TURNS} turns; load of the machine before: {load:.1f}")
+    print("".join(f"{name:>{width}}" for name, width in zip(("", *sides), (24, 18, 18, 27), strict=True)))
     for row, form in ROWS.items():
         line = f"{row:24}{form.format(theirs[row]):>18}"
-        for one in ours.values():
+        for one in ours:
             ratio = theirs[row] / one[row] if one[row] > 0 else float("inf")
             line += f"{form.format(one[row]):>18}{f'1/{ratio:.1f}':>9}"
         print(line, flush=True)
 
 
-def run(trigger: str, count: int, batch_shape: str) -> dict[str, float]:
-    """Let one kind of trigger wait, in fresh processes."""
+def run(count: int, trigger: str, batch_shape: str) -> dict[str, float]:
+    """Let one kind of trigger wait, in fresh processes, and an event loop beside it that has nothing to do."""
     with tempfile.TemporaryDirectory() as home:
         env = {**os.environ, "AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
         gateway = start(env, "gateway", str(count), batch_shape)
         url = told(gateway)
         env["AIRFLOW_CONN_LUMA_DEFAULT"] = json.dumps({"conn_type": "luma", "host": url, "password": TOKEN})
         env["AIRFLOW_CONN_HTTP_DEFAULT"] = json.dumps({"conn_type": "http", "host": url})
-        waiting = start(env, "wait", trigger)
-        told(waiting)
-        # Both have imported all they need: from here on the time counts.
+        waiting, idle = start(env, "wait", trigger), start(env, "idle")
+        told(waiting), told(idle)
+        # All have imported what they need: from here on the time counts.
         say(gateway, "go")
+        say(idle, "go")
         say(waiting, told(gateway))
-        measured: dict[str, float] = told(waiting)
-        say(gateway, "report")
-        measured |= told(gateway)
-        for process in (gateway, waiting):
+        measured = told(waiting)
+        for process in (idle, gateway):
+            say(process, "report")
+        nothing = told(idle)
+        report = told(gateway)
+        for process in (gateway, waiting, idle):
             process.communicate()
-    return measured
+    stalls = [
+        ended - began - sum(max(0, min(ended, end) - max(began, begin)) for begin, end in nothing["stalls"])
+        for began, ended in measured["stalls"]
+    ]
+    return {
+        "requests": report["requests"],
+        "at once": report["at_once"],
+        # Less what the watch itself takes, which is as much as a few hundred waiting tasks.
+        "CPU a task, ms": (measured["CPU"] - measured["ticks"] * nothing["CPU"] / nothing["ticks"]) / count * 1000,
+        "worst stall, ms": max(stalls, default=0) * 1000,
+        **measured["rows"],
+    }
 
 
 def start(env: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
@@ -124,26 +156,36 @@ def gateway(count: int, batch_shape: str) -> None:
         completed_at[generation.id] = time.time() + generation.seconds
     print(json.dumps(completed_at), flush=True)
     sys.stdin.readline()
-    report = memory.report("")
-    print(json.dumps({"requests": report["requests"], "at once": report["at_once"]}), flush=True)
+    print(json.dumps(memory.report("")), flush=True)
 
 
 def wait(trigger: str) -> None:
     """Wait as a triggerer does, and say what it took."""
-    answer = os.fdopen(os.dup(1), "w")
-    # What the triggers log goes to their tasks' logs; here to nowhere, at the same cost.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    answer = own_stdout()
     make = {"http": http_trigger, "luma": luma_trigger}[trigger]
     make("warm-up")
-    __import__("requests")
+    for imported_by_a_triggerer in ("requests", "airflow.sdk.execution_time.supervisor"):
+        importlib.import_module(imported_by_a_triggerer)
     # What Airflow itself keeps in memory takes Python 50 to 120 ms to search for garbage, whoever waits.
     gc.collect()
     gc.freeze()
+    say_to(answer, "ready")
+    completed_at = json.loads(sys.stdin.readline())
+    say_to(answer, asyncio.run(measured(make, completed_at)))
 
-    def say_begin() -> None:
-        print(json.dumps("ready"), file=answer, flush=True)
 
-    print(json.dumps(asyncio.run(measured(make, say_begin))), file=answer, flush=True)
+def idle() -> None:
+    """Do nothing but watch an event loop, and say what that took."""
+    answer = own_stdout()
+    say_to(answer, "ready")
+    sys.stdin.readline()
+
+    async def watched() -> dict[str, Any]:
+        watch = Watch(IDLE_TICK)
+        await asyncio.to_thread(sys.stdin.readline)
+        return watch.seen()
+
+    say_to(answer, asyncio.run(watched()))
 
 
 def http_trigger(generation_id: str) -> Any:
@@ -165,36 +207,19 @@ def luma_trigger(generation_id: str) -> Any:
     return LumaGenerationTrigger(generation_id, poll_interval=POLL_INTERVAL)
 
 
-async def measured(make: Any, say_begin: Any) -> dict[str, float]:
-    """Run the triggers for the generations that come on stdin, and return what it took, by the names of the rows."""
+async def measured(make: Any, completed_at: dict[str, float]) -> dict[str, Any]:
+    """Run the triggers for generations that are completed at these times, and return what it took."""
     import psutil
 
     late = []
-    worst_stall = 0.0
-    ticks = 0
 
     async def fire(generation_id: str) -> None:
         async for event in make(generation_id).run():
             assert event.payload["status"] == "success", event.payload  # noqa: S101 - or nothing was measured
             late.append(time.time() - completed_at[generation_id])
 
-    async def watch() -> None:
-        nonlocal worst_stall, ticks
-        while True:
-            ticks += 1
-            began = time.monotonic()
-            await asyncio.sleep(TICK)
-            worst_stall = max(worst_stall, time.monotonic() - began - TICK)
-
-    watching = asyncio.create_task(watch())
-    used = cpu()
-    await asyncio.sleep(3)
-    cpu_of_tick = (cpu() - used) / ticks
-    say_begin()
-    completed_at: dict[str, float] = await asyncio.to_thread(lambda: json.loads(sys.stdin.readline()))
-    ticks, worst_stall = 0, 0.0
     memory = psutil.Process().memory_info().rss
-    used = cpu()
+    watch = Watch(TICK)
     firing = []
     for generation_id in completed_at:
         # As the triggerer does.
@@ -202,30 +227,62 @@ async def measured(make: Any, say_begin: Any) -> dict[str, float]:
         await asyncio.sleep(0)
         firing.append(asyncio.create_task(fire(generation_id)))
     await asyncio.gather(*firing)
-    watching.cancel()
+    seen = watch.seen()
     count = len(completed_at)
     late.sort()
-    return {
-        # Less what the watch itself takes, which is as much as a few hundred waiting tasks.
-        "CPU a task, ms": (cpu() - used - ticks * cpu_of_tick) / count * 1000,
-        "worst stall, ms": worst_stall * 1000,
+    rows = {
         "late, median s": statistics.median(late),
         "late, 99 % s": late[int(count * 0.99) - 1],
         "late, worst s": late[-1],
         "memory a trigger, KiB": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory / 1024) / count,
     }
+    return {**seen, "rows": rows}
 
 
-def cpu() -> float:
-    """Return the seconds of CPU that this process has used."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+class Watch:
+    """When the running event loop does not turn, and the seconds of CPU that its process uses meanwhile."""
+
+    def __init__(self, tick: float) -> None:
+        self._tick = tick
+        self._stalls: list[tuple[float, float]] = []
+        self._ticks = 0
+        self._cpu = time.process_time()
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while True:
+            self._ticks += 1
+            due = time.monotonic() + self._tick
+            await asyncio.sleep(self._tick)
+            ran = time.monotonic()
+            if ran - due > SHORTEST_STALL:
+                self._stalls.append((due, ran))
+
+    def seen(self) -> dict[str, Any]:
+        """Watch no more, and return what was seen; a stall is given as when it began and ended."""
+        self._watching.cancel()
+        return {"stalls": self._stalls, "ticks": self._ticks, "CPU": time.process_time() - self._cpu}
+
+
+def own_stdout() -> TextIO:
+    """Return what to say things to; what is logged goes nowhere, at the cost of a task's log."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return answer
+
+
+def say_to(answer: TextIO, what: Any) -> None:
+    """Say something to whoever started this process."""
+    print(json.dumps(what), file=answer, flush=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["gateway"]:
-        gateway(int(sys.argv[2]), sys.argv[3])
-    elif sys.argv[1:2] == ["wait"]:
-        wait(sys.argv[2])
+    part, *arguments = sys.argv[1:] or [""]
+    if part == "gateway":
+        gateway(int(arguments[0]), arguments[1])
+    elif part == "wait":
+        wait(arguments[0])
+    elif part == "idle":
+        idle()
     else:
         main([int(count) for count in sys.argv[1:]] or [100, 1000, 3000])
