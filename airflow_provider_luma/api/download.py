@@ -141,7 +141,7 @@ class Download:
                 if failures >= TRIES:
                     raise
                 back_off = min(0.25 * 2**failures, 15.0) * random.uniform(0.5, 1)  # noqa: S311
-                seconds = max(back_off, min(getattr(error, "retry_after", None) or 0.0, 600.0))
+                seconds = max(back_off, min(error.retry_after or 0.0, 600.0))
                 log.info("%s Trying again in %.1f s.", error, seconds)
                 time.sleep(seconds)
 

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from airflow_provider_luma.api.generation import Generation
 
 
+UNKNOWN_ID = "task_not_exist"
+"""The gateway's own error code for a generation that it does not know."""
+
+
 class LumaError(Exception):
     """
     Anything that goes wrong with Luma.
@@ -37,6 +41,9 @@ class LumaError(Exception):
 
     retry_may_help: bool = True
     """Whether doing the same again later can turn out better."""
+
+    retry_after: float | None = None
+    """The seconds that the gateway asked to wait, or None."""
 
     def __init__(
         self,
@@ -86,31 +93,28 @@ class LumaNotFound(LumaApiError):
     """
     The gateway knows no such generation, or has no such call.
 
-    ``of_gateway`` says whether it is known to be the gateway that says so, and nothing before it, such as a proxy.
+    ``of_gateway`` says whether it seems to be the gateway that says so, and nothing before it, such as a proxy.
     """
 
     of_gateway: bool = True
 
+    @property
+    def unknown_id(self) -> bool:
+        """Whether it surely is a generation that is not known: the gateway says so in its own word for that."""
+        return self.code == UNKNOWN_ID
+
 
 class LumaRateLimited(LumaApiError):
-    """
-    Too many requests, or too many generations at once.
-
-    ``retry_after`` is the number of seconds that the gateway asked to wait, or None.
-    """
-
-    retry_after: float | None = None
+    """Too many requests, or too many generations at once."""
 
 
 class LumaServerError(LumaApiError):
     """
     The gateway, or something in front of it, is in trouble or cannot be understood.
 
-    ``maybe_charged`` says whether a submission that is answered like this may have been accepted all the same;
-    ``retry_after`` is the number of seconds that the gateway asked to wait, or None.
+    ``maybe_charged`` says whether a submission that is answered like this may have been accepted all the same.
     """
 
-    retry_after: float | None = None
     maybe_charged: bool = True
 
 

@@ -21,6 +21,7 @@ from urllib.parse import quote, urlsplit
 import pendulum
 
 from airflow_provider_luma.api.errors import (
+    UNKNOWN_ID,
     LumaApiError,
     LumaAuthenticationError,
     LumaInvalidRequest,
@@ -295,7 +296,7 @@ def _error(
     kind: type[LumaApiError]
     if meant == 402 or code == "insufficient_user_quota":
         kind = LumaQuotaError
-    elif meant in (404, 405) or code == "task_not_exist":
+    elif meant in (404, 405) or code == UNKNOWN_ID:
         kind = LumaNotFound
     elif meant in (401, 403) or (detailed and _speaks_of_token(text)):
         kind = LumaAuthenticationError

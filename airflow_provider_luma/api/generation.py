@@ -27,9 +27,6 @@ VISIBLE_FIELDS = (
 )
 """What a DAG sees of a generation, in XCom and in trigger events."""
 
-ASSETS = ("video", "video_raw", "thumbnail", "last_frame")
-"""The files of a completed generation."""
-
 
 class GenerationState(str, Enum):
     """Where a generation is between submission and video."""
@@ -80,7 +77,7 @@ class Generation:
     """The answer as it came, with every field this class does not have."""
 
     def asset_url(self, asset: str) -> str | None:
-        """Return where to fetch one of :data:`ASSETS`; of a video, the URL meant for that before any other."""
+        """Return where to fetch one of a generation's files; of a video, the URL meant for that before any other."""
         if asset == "video" and self.download_url:
             return self.download_url
         url: str | None = getattr(self, f"{asset}_url")

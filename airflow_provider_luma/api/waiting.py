@@ -37,6 +37,11 @@ def parse_states(states: Any) -> frozenset[GenerationState]:
     return frozenset(parse_state(name) for name in names)
 
 
+def backed_off(poll_interval: float, failures: int) -> float:
+    """Return the seconds to the next look after so many failures in a row."""
+    return min(poll_interval * 2.0 ** min(failures, 10), max(poll_interval, LONGEST_PAUSE))
+
+
 class Wait:
     """
     One wait for one generation: what was seen of it so far, and whether that ends it.
@@ -108,8 +113,7 @@ class Wait:
 
     def pause(self, poll_interval: float) -> float:
         """Return the seconds to the next look: longer while there is trouble, and at least what the gateway asked."""
-        backed_off = poll_interval * 2.0 ** min(self._errors, 10)
-        return max(min(self._retry_after, 3600.0), min(backed_off, max(poll_interval, LONGEST_PAUSE)))
+        return max(min(self._retry_after, 3600.0), backed_off(poll_interval, self._errors))
 
     def _note_state(self, seen: Generation) -> None:
         self._retry_after = 0.0
@@ -143,4 +147,4 @@ class Wait:
         if not self._errors:
             self._log.warning("Generation %s cannot be asked about for now, waiting on: %s", self.generation_id, error)
         self._errors += 1
-        self._retry_after = getattr(error, "retry_after", None) or 0.0
+        self._retry_after = error.retry_after or 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,8 +119,11 @@ class LumaHook(BaseHook):
             # This gateway has no such call, or not for so many.
             found = {}
         for left_out in [one for one in ids if one not in found]:
-            with suppress(LumaNotFound):
+            try:
                 found[left_out] = self.get_generation(left_out)
+            except LumaNotFound as error:
+                if not error.of_gateway:
+                    raise
         return found
 
     def wait_for_generation(
@@ -188,7 +191,7 @@ class LumaHook(BaseHook):
         try:
             client = LumaHook(self.luma_conn_id, patience=0).get_conn()
         except LumaAuthenticationError as error:
-            given = self.get_connection(self.luma_conn_id).password
+            given = (self.get_connection(self.luma_conn_id).password or "").strip()
             return False, str(error) if given else "The connection has no API token: put it into the API token field."
         except (LumaInvalidRequest, AirflowNotFoundException) as error:
             # Airflow tests what the form holds under a name of its own, which would tell nobody anything.
@@ -196,7 +199,7 @@ class LumaHook(BaseHook):
         try:
             client.get(NO_SUCH_GENERATION)
         except LumaError as error:
-            if isinstance(error, LumaNotFound) and error.code:
+            if isinstance(error, LumaNotFound) and error.unknown_id:
                 return True, f"{client.url} is a Luma gateway and takes the token."
             return False, diagnose(error, client.url)
         return False, f"{client.url} knows a generation that cannot exist: check whether it is a Luma gateway."
@@ -247,6 +250,11 @@ def failing_for_good(*also: type[LumaError]) -> Iterator[None]:
         raise AirflowFailException(str(error)) from error
 
 
+def said_in_words(value: str) -> bool | str:
+    """Return what a text means that says true or false, as of a template or a URI; any other as it is."""
+    return {"true": True, "false": False}.get(value.strip().lower(), value)
+
+
 def _parse_timeout(value: Any) -> float:
     if value in (None, ""):
         return DEFAULT_TIMEOUT
@@ -266,7 +274,7 @@ def _parse_verify(value: Any) -> bool | str:
         return value
     if not isinstance(value, str):
         raise LumaInvalidRequest(f"the extra 'verify' must be true, false or a path, got {value!r:.40}.")
-    parsed = {"true": True, "false": False}.get(value.lower(), value)
+    parsed = said_in_words(value)
     if isinstance(parsed, str) and not Path(parsed).exists():
         raise LumaInvalidRequest(
             f"the extra 'verify' must be true, false or the path of a CA bundle, got {value!r:.80}."

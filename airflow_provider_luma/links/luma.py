@@ -20,7 +20,7 @@ class WatchVideoLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:  # noqa: ARG002
         """Return the video's URL, or nothing."""
         url: str = getattr(operator, "watch_url", None) or ""
-        return url if url.startswith(("https://", "http://")) else ""
+        return url if url.lower().startswith(("https://", "http://")) else ""
 
 
 class LumaTaskLink(BaseOperatorLink):

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_luma.api import Generation, GenerationState, LumaGenerationFailed, LumaInvalidRequest
 from airflow_provider_luma.api.gateway import generation_path
-from airflow_provider_luma.hooks.luma import LumaHook, failing_for_good
+from airflow_provider_luma.hooks.luma import LumaHook, failing_for_good, said_in_words
 from airflow_provider_luma.links.luma import LINKS
 from airflow_provider_luma.operators.lineage import announce, collect, openlineage
 from airflow_provider_luma.operators.template import is_template
@@ -166,7 +166,7 @@ def _check_asset(asset: Any) -> None:
 
 def _parse_flag(value: Any) -> bool:
     """Return what a template that says True or False in words means."""
-    flag = {"true": True, "false": False}.get(value.strip().lower()) if isinstance(value, str) else value
+    flag = said_in_words(value) if isinstance(value, str) else value
     if not isinstance(flag, bool):
         raise LumaInvalidRequest(f"replace is True or False, got {value!r:.80}.")
     return flag

@@ -67,7 +67,7 @@ def announce(context: Context, outlets: Iterable[Any], uri: str | None, extra: M
 def without_keys(uri: str) -> str:
     """Return a URI without what may be a key to it: a name before its host, and the query of a web address."""
     scheme, _, rest = uri.partition("://")
-    if scheme in ("http", "https"):
+    if scheme.lower() in ("http", "https"):
         rest = re.split("[?#]", rest, maxsplit=1)[0]
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

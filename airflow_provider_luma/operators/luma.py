@@ -13,7 +13,7 @@ from pendulum import DateTime
 
 from airflow_provider_luma.api import LumaAmbiguousSubmission, LumaRateLimited
 from airflow_provider_luma.api.gateway import ARGUMENT_TYPES, EXTEND_ARGUMENTS, generation_path, request_body
-from airflow_provider_luma.hooks.luma import LumaHook, failing_for_good
+from airflow_provider_luma.hooks.luma import LumaHook, failing_for_good, said_in_words
 from airflow_provider_luma.links.luma import LINKS
 from airflow_provider_luma.operators.download import LumaDownloadVideoOperator
 from airflow_provider_luma.operators.images import ImageField, data_uri, is_stored
@@ -202,13 +202,12 @@ class _SubmittingOperator(BaseOperator):
 
     def _given(self) -> dict[str, Any]:
         """Return the request's arguments; a template that says True, False or None in words means it."""
-        words = {"true": True, "false": False}
         given = self._raw()
         for name, value in given.items():
             if value == "None":
                 given[name] = None
             elif ARGUMENT_TYPES[name] is bool and isinstance(value, str):
-                given[name] = words.get(value.strip().lower(), value)
+                given[name] = said_in_words(value)
         return given
 
     def _request_shown(self) -> dict[str, Any]:

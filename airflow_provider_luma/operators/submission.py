@@ -145,7 +145,7 @@ class Submission:
             generation = hook.get_generation(generation_id)
         except LumaNotFound as error:
             # Only a person can know that it is gone for good; a gateway may have lost it for a moment.
-            gone = cleared and error.code is not None and _age(self._earlier) > UNKNOWN_ID_GRACE
+            gone = cleared and error.unknown_id and _age(self._earlier) > UNKNOWN_ID_GRACE
             if gone:
                 self._log.warning("The gateway no longer knows generation %s: submitting anew.", generation_id)
             return gone

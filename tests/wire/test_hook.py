@@ -24,6 +24,7 @@ from airflow_provider_luma.api import (
 )
 from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.sandbox import Sandbox
+from tests.wire.test_client import far_end
 
 TOKEN = "marked-token-4711"
 PROMPT = "A paper boat crosses a puddle"
@@ -128,6 +129,15 @@ def test_get_generations(settings, connect):
         hook = LumaHook()
         ids = [hook.submit(PROMPT).id for _ in range(3)]
         assert set(hook.get_generations([*ids, "unknown"])) == set(ids)
+
+
+def test_get_generations_of_a_proxy(connect):
+    """A proxy that knows no such page says nothing about the generations behind it."""
+    answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 13\r\n\r\n<html></html>"
+    with far_end(answer, answer) as (url, _):
+        connect(host=url, password=TOKEN)
+        with pytest.raises(LumaNotFound, match="Is the host a Luma gateway"):
+            LumaHook().get_generations(["one"])
 
 
 class TestWaiting:
@@ -301,7 +311,7 @@ class TestTestConnection:
         """What is wrong with the form itself is said without the name under which Airflow tests it."""
         connect(host="https://luma.invalid", password=TOKEN, extra={"timeout": "soon"})
         assert LumaHook().test_connection() == (False, "the extra 'timeout' must be a number of seconds, got 'soon'.")
-        connect(host="https://luma.invalid")
+        connect(host="https://luma.invalid", password="  ")
         assert LumaHook().test_connection() == (
             False,
             "The connection has no API token: put it into the API token field.",
@@ -327,6 +337,7 @@ class TestTestConnection:
         [
             (404, b"<html>Not Found</html>"),
             (404, b'{"detail": "Not Found"}'),
+            (404, b'{"code": 404, "message": "no such route"}'),
             (200, b"<html>Welcome</html>"),
             (200, b"{}"),
         ],

@@ -398,20 +398,29 @@ class TestGone:
             assert task.run()
             assert other.report()["charged"] == 1
 
-    def test_no_such_call(self, connect, store, sandbox):
-        """A page of a host that has no such call says nothing about the generation."""
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            b"404 Not Found\r\nContent-Length: 13\r\n\r\n<html></html>",
+            b'404 Not Found\r\nContent-Length: 41\r\n\r\n{"code": 404, "message": "no such route"}',
+            b'405 Method Not Allowed\r\nContent-Length: 25\r\n\r\n{"code": "not_supported"}',
+        ],
+    )
+    def test_no_such_call(self, answer, connect, store, sandbox):
+        """A host that has no such call says nothing about the generation."""
         connect(host=sandbox.url, password=TOKEN)
         task = Task(store, wait_for_completion=True, deferrable=True)
         with pytest.raises(TaskDeferred):
             task.run()
         submitted = task.xcoms["return_value"]
         store.set(STORE_KEY, {**store.get(STORE_KEY), "submitted_at": "2026-01-01T00:00:00+00:00"})
-        connect(host=f"{sandbox.url}/elsewhere", password=TOKEN)
         task.clear()
-        with pytest.raises(TaskDeferred):
-            task.run()
+        with far_end(b"HTTP/1.1 " + answer) as (url, requests):
+            connect(host=url, password=TOKEN)
+            with pytest.raises(TaskDeferred):
+                task.run()
+        assert [request[:4] for request in requests] == [b"GET "]
         assert task.xcoms["return_value"] == submitted
-        assert sandbox.report()["charged"] == 1
 
 
 class TestStopped:

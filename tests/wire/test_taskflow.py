@@ -210,6 +210,7 @@ class TestLineage:
             ("file:///ü#1/a@b.mp4", "file:///ü#1/a@b.mp4"),
             ("https://user:password@example.com/a.mp4?key=1#x", "https://example.com/a.mp4"),
             ("https://example.com?key=1", "https://example.com"),
+            ("HTTPS://example.com/a.mp4?key=1", "HTTPS://example.com/a.mp4"),
         ],
     )
     def test_without_keys(self, uri, shown):
