@@ -99,8 +99,9 @@ class Pollers:
         hook = LumaHook(luma_conn_id, patience=0)
         connection.error = None
         try:
-            # Airflow looks a connection up over the triggerer's own pipe, which a plain thread may not use before 3.2.
-            client = await sync_to_async(hook.get_conn)()
+            # Airflow looks a connection up over the triggerer's own pipe, which a plain thread may not use before 3.2;
+            # and where a look-up is cancelled, its answer stays there, and ends the triggerer.
+            client = await asyncio.shield(asyncio.ensure_future(sync_to_async(hook.get_conn)()))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end waits that could be asked for
             if connection.poller and not connection.poller.closed:
                 hook.log.warning("Connection %r cannot be looked up again, going on as before: %s", luma_conn_id, error)
@@ -121,6 +122,7 @@ class Pollers:
     def _is_missing(self, connection: _Connection, error: Exception) -> bool:
         """Say whether there is no such connection; for a while, Airflow says so of one that it cannot look up, too."""
         if not isinstance(error, AirflowNotFoundException):
+            connection.missing_since = float("inf")
             return False
         now = self.loop.time()
         connection.missing_since = min(connection.missing_since, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Stats
@@ -83,8 +84,10 @@ class LumaGenerationTrigger(BaseTrigger):
                 }
             )
         else:
-            if generation.finished_at:
-                Stats.timing("luma.completion_to_event", DateTime.now("UTC") - generation.finished_at)
+            # Metrics that cannot be sent are no reason to lose it.
+            with suppress(Exception):
+                if generation.finished_at:
+                    Stats.timing("luma.completion_to_event", DateTime.now("UTC") - generation.finished_at)
             yield TriggerEvent({"status": "success", "generation": generation.as_dict()})
 
     async def on_kill(self) -> None:

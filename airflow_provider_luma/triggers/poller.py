@@ -31,7 +31,7 @@ from airflow_provider_luma.api import (
     LumaRateLimited,
     LumaServerError,
 )
-from airflow_provider_luma.api.waiting import LONGEST_PAUSE
+from airflow_provider_luma.api.waiting import LONGEST_PAUSE, backed_off
 from airflow_provider_luma.triggers.query_many import CHUNK, FRESH_FOR, IN_A_ROW, QueryMany
 
 if TYPE_CHECKING:
@@ -70,7 +70,6 @@ class Ticket:
     poller: Poller
     generation_id: str
     poll_interval: float
-    due: float
     seen: asyncio.Future[Seen | None]
     asked: float = float("-inf")
     company: int = CHUNK
@@ -78,14 +77,12 @@ class Ticket:
     failures: int = 0
     confirm_at: float = 0.0
     spread: bool = False
-    left: bool = False
 
     async def next(self) -> Seen | None:
         """Wait for what the gateway says next; None, where it was long not asked, is to look whom to ask."""
-        waited_for = self.seen
-        seen = await waited_for
-        if self.seen is not waited_for:
-            seen = self.seen.result()
+        await self.seen
+        # Not what was waited for, where more was said since.
+        seen = self.seen.result()
         self.seen = self.poller.loop.create_future()
         return seen
 
@@ -97,7 +94,6 @@ class Ticket:
 
     def leave(self) -> None:
         """Wait no more."""
-        self.left = True
         self.poller.leave(self)
 
 
@@ -135,10 +131,9 @@ class Poller:
 
     def join(self, generation_id: str, poll_interval: float) -> Ticket:
         """Wait with the others, from now on."""
-        due = self.loop.time() + min(GATHER, poll_interval)
-        ticket = Ticket(self, generation_id, poll_interval, due, self.loop.create_future())
+        ticket = Ticket(self, generation_id, poll_interval, self.loop.create_future())
         self.tickets.add(ticket)
-        self._queue(ticket)
+        self._queue(ticket, self.loop.time() + min(GATHER, poll_interval))
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
@@ -152,10 +147,11 @@ class Poller:
             # A thread's session goes with the thread.
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._house.closed(self)
-            Stats.gauge("luma.generations_waiting", self._house.waiting)
+            with suppress(Exception):
+                Stats.gauge("luma.generations_waiting", self._house.waiting)
 
-    def _queue(self, ticket: Ticket) -> None:
-        heapq.heappush(self._due, (ticket.due, next(self._count), ticket))
+    def _queue(self, ticket: Ticket, due: float) -> None:
+        heapq.heappush(self._due, (due, next(self._count), ticket))
         self._changed.set()
 
     async def _run(self) -> None:
@@ -216,7 +212,7 @@ class Poller:
             if len(together) >= room:
                 break
             due, _, ticket = self._due[0]
-            if not ticket.left:
+            if ticket in self.tickets:
                 if now < (min(due, ticket.asked + ticket.poll_interval / 2) if together else due):
                     break
                 if together and ticket.company <= len(together):
@@ -233,7 +229,7 @@ class Poller:
             if self._due[0][0] > now:
                 break
             entry = heapq.heappop(self._due)
-            if not entry[2].left:
+            if entry[2] in self.tickets:
                 due.append(entry)
         probe = max(due, key=lambda entry: entry[2].company, default=None)
         for entry in due:
@@ -244,7 +240,7 @@ class Poller:
     def _next_left_out(self) -> list[Ticket]:
         for _ in range(min(len(self._left_out), CHUNK)):
             ticket = self._left_out.popleft()
-            if not ticket.left:
+            if ticket in self.tickets:
                 return [ticket]
         return []
 
@@ -285,15 +281,14 @@ class Poller:
                 if seen is None and sent >= ticket.confirm_at:
                     self._left_out.append(ticket)
                     continue
-                ticket.due = self._next_turn(ticket, sent)
-                self._queue(ticket)
+                self._queue(ticket, self._next_turn(ticket, sent))
                 if seen is not None:
                     ticket.tell(seen)
             await asyncio.sleep(0)
 
     def _next_turn(self, ticket: Ticket, sent: float) -> float:
         """Return when to ask again; those asked singly, which came all at once, are spread over their interval."""
-        pause = _backed_off(ticket.poll_interval, ticket.failures)
+        pause = backed_off(ticket.poll_interval, ticket.failures)
         if self._many.size(self.loop.time()) == 1 and not ticket.spread:
             ticket.spread = True
             # Steps of the golden ratio leave the gaps even, however many there are.
@@ -314,10 +309,12 @@ class Poller:
             if isinstance(error, LumaNotFound):
                 ticket.confirm_at = sent + CONFIRM_EVERY
             else:
+                if not ticket.failures:
+                    self._many.spoiled()
                 ticket.failures += 1
                 ticket.company = 1
             await self._tell(together, error, sent)
-        elif isinstance(error, LumaNotFound) and error.code != "task_not_exist":
+        elif isinstance(error, LumaNotFound) and not error.unknown_id:
             self._many.missing(sent)
             self._again(together, CHUNK)
         else:
@@ -336,7 +333,7 @@ class Poller:
             self._failed_at = self.loop.time()
         if isinstance(error, LumaAuthenticationError):
             self.refused_at = sent
-        retry_after = getattr(error, "retry_after", None) or 0.0
+        retry_after = error.retry_after or 0.0
         everyones = isinstance(error, LumaRateLimited | LumaQuotaError) or retry_after > 0
         if self._failures < IN_A_ROW and not everyones and len(together) > 1:
             self._again(together, (len(together) + 1) // 2)
@@ -344,7 +341,7 @@ class Poller:
         if everyones or (self._failures >= IN_A_ROW and not suspect):
             shortest = min(LONGEST_PAUSE, *(ticket.poll_interval for ticket in together))
             failures = self._failures if everyones else self._failures - IN_A_ROW
-            pause = max(_backed_off(shortest, failures), retry_after)
+            pause = max(backed_off(shortest, failures), retry_after)
             jitter = random.uniform(1, 1.25)  # noqa: S311 - nothing here is a secret
             self._quiet_until = max(self._quiet_until, self.loop.time() + pause * jitter)
             if pause > LOOK_EVERY:
@@ -362,15 +359,15 @@ class Poller:
             asked = set(together)
             for slice_ in _slices(list(self.tickets)):
                 for ticket in slice_:
-                    if ticket not in asked:
+                    # Nor is news that nobody has heard yet, such as of its completion, to be lost.
+                    if ticket not in asked and not ticket.seen.done():
                         ticket.tell(error)
                 await asyncio.sleep(0)
 
     async def _tell(self, together: list[Ticket], seen: Seen, sent: float) -> None:
         for slice_ in _slices(together):
             for ticket in slice_:
-                ticket.due = self._next_turn(ticket, sent)
-                self._queue(ticket)
+                self._queue(ticket, self._next_turn(ticket, sent))
                 ticket.tell(seen)
             await asyncio.sleep(0)
 
@@ -378,12 +375,7 @@ class Poller:
         """Ask at once for those who have got no answer, with no more company than this."""
         for ticket in together:
             ticket.company = company
-            ticket.due = self.loop.time()
-            self._queue(ticket)
-
-
-def _backed_off(poll_interval: float, failures: int) -> float:
-    return float(min(poll_interval * 2.0 ** min(failures, 10), max(poll_interval, LONGEST_PAUSE)))
+            self._queue(ticket, self.loop.time())
 
 
 def _slices(tickets: list[Ticket]) -> Iterable[list[Ticket]]:

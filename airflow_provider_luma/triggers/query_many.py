@@ -45,6 +45,10 @@ class QueryMany:
             self._refused_size = min(self._refused_size, count)
             self._refused_until = now + FRESH_FOR
 
+    def spoiled(self) -> None:
+        """Take note of an id that is refused by itself: what was refused before may have been so for its sake."""
+        self._refused_until = float("-inf")
+
     def failed(self) -> None:
         """Take note that it failed in what seems to be the gateway's trouble."""
         self._failed = True

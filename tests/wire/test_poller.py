@@ -18,7 +18,7 @@ from itertools import pairwise
 import psutil
 import pytest
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
-from asgiref.sync import SyncToAsync, sync_to_async
+from asgiref.sync import SyncToAsync, async_to_sync, sync_to_async
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from airflow_provider_luma.api import Generation, GenerationState
@@ -384,6 +384,25 @@ class TestBadId:
         far.many = lambda batch: refusal(500) if ids[3] in batch else None
         assert statuses(loop.run(events(ids))) == {"success": 20}
 
+    @pytest.mark.parametrize("status", [400, 422])
+    def test_spoils_a_few(self, status, gateway, loop):
+        """An id that spoils a request for a few does not have later ones ask for as few at a time."""
+        far = gateway(seconds=200)
+        poison, *few = far.submit(4)
+        far.many = lambda ids: refusal(status) if poison in ids else None
+        far.one = lambda one: refusal(status) if one == poison else None
+
+        async def waiting():
+            spoiled, *fired = (asyncio.ensure_future(event(one)) for one in (poison, *few))
+            await asyncio.sleep(20)
+            fired += [asyncio.ensure_future(event(one)) for one in far.submit(200)]
+            fired = await asyncio.gather(*fired)
+            spoiled.cancel()
+            return fired
+
+        assert statuses(loop.run(waiting())) == {"success": 203}
+        assert max(map(len, far.batches)) == 100
+
     def test_left_out(self, gateway, loop):
         """An id that the answer leaves out is asked for singly."""
         far = gateway(seconds=20)
@@ -552,14 +571,36 @@ class TestTrouble:
         assert statuses(fired) == {"success": 100}
         assert max(at for _, at in fired) <= 1150
 
-    def test_no_metrics(self, gateway, loop, monkeypatch):
-        """Metrics that cannot be sent are no reason not to ask."""
+    @pytest.mark.parametrize("metric", ["incr", "gauge", "timing"])
+    def test_no_metrics(self, metric, gateway, loop, monkeypatch):
+        """Metrics that cannot be sent are no reason not to ask, or to lose an answer."""
 
         def broken(*_):
             raise OSError("no such socket")
 
-        monkeypatch.setattr(poller.Stats, "incr", broken)
-        assert statuses(loop.run(events(gateway(seconds=20).submit(10)))) == {"success": 10}
+        monkeypatch.setattr(poller.Stats, metric, broken)
+        assert statuses(loop.run(events(gateway(seconds=20, batch_shape="rows").submit(10)))) == {"success": 10}
+
+    def test_trouble_of_others(self, gateway, loop):
+        """But what one has not heard yet is not lost when all are told of the gateway's trouble."""
+        far = gateway(seconds=1000)
+        ids = far.submit(300)
+        far.many = lambda batch: refusal(502) if loop.now > 1003 and ids[0] not in batch else None
+
+        async def waiting():
+            one = await connections.Pollers.here().of_connection("luma_default")
+            tickets = [one.join(generation_id, 5) for generation_id in ids]
+            for ticket in tickets:
+                await ticket.next()
+            await asyncio.sleep(6)
+            heard = [await ticket.next() for ticket in (tickets[0], tickets[-1])]
+            for ticket in tickets:
+                ticket.leave()
+            return heard
+
+        answered, told = loop.run(waiting())
+        assert answered.id == ids[0]
+        assert told.status == 502
 
     def test_newest(self, gateway, loop):
         """Of what is said before a trigger wakes, the newest counts."""
@@ -729,6 +770,39 @@ class TestConnection:
 
         monkeypatch.setattr(LumaHook, "get_connection", staticmethod(at_times))
         assert statuses(loop.run(events(far.submit(20)))) == {"success": 20}
+
+    def test_cancelled(self, gateway, loop, monkeypatch):
+        """A look-up goes on where its trigger is cancelled: Airflow before 3.2 would take its answer for another's."""
+        far = gateway(seconds=20)
+        get_connection = LumaHook.get_connection
+        begun, answer, ended = asyncio.Event(), asyncio.Event(), []
+
+        async def over_the_pipe():
+            begun.set()
+            try:
+                await answer.wait()
+            finally:
+                ended.append(answer.is_set())
+
+        def looked_up(conn_id):
+            if not ended:
+                async_to_sync(over_the_pipe)()
+            return get_connection(conn_id)
+
+        monkeypatch.setattr(LumaHook, "get_connection", staticmethod(looked_up))
+
+        async def waiting():
+            first, second = (asyncio.ensure_future(event(one)) for one in far.submit(2))
+            await begun.wait()
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            answer.set()
+            return await second
+
+        payload, _ = loop.run(waiting())
+        assert payload["status"] == "success"
+        assert ended == [True]
 
     def test_kept(self, gateway, loop, monkeypatch, caplog, capsys):
         """One that cannot be looked up again goes on as it was."""
