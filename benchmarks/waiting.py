@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any, TextIO
+from typing import IO, Any
 
 TOKEN = "token-of-the-benchmark"
 POLL_INTERVAL = 5.0
@@ -35,6 +35,8 @@ LATENCY = 0.05
 FIRST_AFTER, LAST_AFTER = 10.0, 40.0
 TICK = 0.01
 IDLE_TICK = 0.002
+"""Seconds; the idle loop misses as much of a moment in which the machine stands still."""
+
 SHORTEST_STALL = 0.001
 TURNS = 3
 
@@ -126,8 +128,12 @@ def start(env: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
 def say(process: subprocess.Popen[str], what: Any) -> None:
     """Say something to a process."""
     assert process.stdin  # noqa: S101 - it is a pipe
-    process.stdin.write(json.dumps(what) + "\n")
-    process.stdin.flush()
+    say_to(process.stdin, what)
+
+
+def say_to(pipe: IO[str], what: Any) -> None:
+    """Write a line of JSON."""
+    print(json.dumps(what), file=pipe, flush=True)
 
 
 def told(process: subprocess.Popen[str]) -> Any:
@@ -146,7 +152,7 @@ def gateway(count: int, batch_shape: str) -> None:
     memory = app.routes[0].app.gateway  # type: ignore[attr-defined]
     listener = listen("127.0.0.1", 0)
     threading.Thread(target=make_server(app).run, kwargs={"sockets": [listener]}, daemon=True).start()
-    print(json.dumps(address(listener)), flush=True)
+    say_to(sys.stdout, address(listener))
     sys.stdin.readline()
     dice = random.Random(count)
     completed_at = {}
@@ -154,9 +160,9 @@ def gateway(count: int, batch_shape: str) -> None:
         generation = memory.accept({"user_prompt": "A paper boat"})
         generation.seconds = dice.uniform(FIRST_AFTER, LAST_AFTER)
         completed_at[generation.id] = time.time() + generation.seconds
-    print(json.dumps(completed_at), flush=True)
+    say_to(sys.stdout, completed_at)
     sys.stdin.readline()
-    print(json.dumps(memory.report("")), flush=True)
+    say_to(sys.stdout, memory.report(""))
 
 
 def wait(trigger: str) -> None:
@@ -264,16 +270,11 @@ class Watch:
         return {"stalls": self._stalls, "ticks": self._ticks, "CPU": time.process_time() - self._cpu}
 
 
-def own_stdout() -> TextIO:
+def own_stdout() -> IO[str]:
     """Return what to say things to; what is logged goes nowhere, at the cost of a task's log."""
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return answer
-
-
-def say_to(answer: TextIO, what: Any) -> None:
-    """Say something to whoever started this process."""
-    print(json.dumps(what), file=answer, flush=True)
 
 
 if __name__ == "__main__":

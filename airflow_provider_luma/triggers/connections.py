@@ -99,8 +99,8 @@ class Pollers:
         hook = LumaHook(luma_conn_id, patience=0)
         connection.error = None
         try:
-            # Airflow looks a connection up over the triggerer's own pipe, which a plain thread may not use before 3.2;
-            # and where a look-up is cancelled, its answer stays there, and ends the triggerer.
+            # Airflow looks a connection up over the triggerer's own pipe. Before 3.2, a plain thread may not use that,
+            # and the answer to a look-up that was cancelled stays in it, which ends the triggerer.
             client = await asyncio.shield(asyncio.ensure_future(sync_to_async(hook.get_conn)()))
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not end waits that could be asked for
             if connection.poller and not connection.poller.closed:
@@ -116,7 +116,7 @@ class Pollers:
             connection.missing_since = float("inf")
             if before and before is not connection.poller:
                 # Those who went on with it during the look-up may hear nothing for long.
-                await before.have_all_look()
+                await before.tell_all(None)
         connection.looked_up = self.loop.time()
 
     def _is_missing(self, connection: _Connection, error: Exception) -> bool:

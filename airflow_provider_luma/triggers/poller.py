@@ -166,7 +166,7 @@ class Poller:
             if self.loop.time() >= self._look_at:
                 again = self.loop.time() + LOOK_EVERY
                 self._look_at = again if again < self._quiet_until else float("inf")
-                await self.have_all_look()
+                await self.tell_all(None)
             wake_at = min(max(first_due, self._quiet_until), self._look_at)
             if self._room() and wake_at < float("inf"):
                 alarm = self.loop.call_at(wake_at, self._changed.set)
@@ -175,12 +175,13 @@ class Poller:
             else:
                 await self._changed.wait()
 
-    async def have_all_look(self) -> None:
-        """Have the triggers look whom to ask, which they do when they are told something."""
-        for slice_ in _slices(list(self.tickets)):
+    async def tell_all(self, seen: LumaError | None, but: Iterable[Ticket] = ()) -> None:
+        """Tell all but some what :meth:`Ticket.next` returns, and none that has yet to hear news of its own."""
+        others = self.tickets.difference(but)
+        for slice_ in _slices(list(others)):
             for ticket in slice_:
                 if not ticket.seen.done():
-                    ticket.tell(None)
+                    ticket.tell(seen)
             await asyncio.sleep(0)
 
     def _asked(self, asking: asyncio.Task[None]) -> None:
@@ -356,13 +357,7 @@ class Poller:
             together[0].failures += 1
         await self._tell(together, error, sent)
         if news and self._failures >= (2 if everyones else IN_A_ROW):
-            asked = set(together)
-            for slice_ in _slices(list(self.tickets)):
-                for ticket in slice_:
-                    # Nor is news that nobody has heard yet, such as of its completion, to be lost.
-                    if ticket not in asked and not ticket.seen.done():
-                        ticket.tell(error)
-                await asyncio.sleep(0)
+            await self.tell_all(error, but=together)
 
     async def _tell(self, together: list[Ticket], seen: Seen, sent: float) -> None:
         for slice_ in _slices(together):
