@@ -106,6 +106,8 @@ class LocalAirflow:
             "AIRFLOW__API__HOST": host,
             "AIRFLOW__API__PORT": port,
             "AIRFLOW__API__WORKERS": 1,
+            # An error of the database is then named in the answer, and not in a log only.
+            "AIRFLOW__API__EXPOSE_STACKTRACE": True,
             # Airflow 3.0 has no default that today's PyJWT accepts.
             "AIRFLOW__API_AUTH__JWT_ISSUER": self.url,
             DATABASE: f"sqlite:///{self.database}",
@@ -249,15 +251,24 @@ class LocalAirflow:
         return self._token
 
     def api(self, method: str, path: str, *, json: Any = None, params: Any = None) -> Any:
-        """Call Airflow's REST API, `path` being what follows ``/api/v2/``, and return its JSON."""
-        answer = requests.request(
-            method,
-            f"{self.url}/api/v2/{path}",
-            json=json,
-            params=params,
-            headers={"Authorization": f"Bearer {self.api_token()}"},
-            timeout=30,
-        )
+        """
+        Call Airflow's REST API, `path` being what follows ``/api/v2/``, and return its JSON.
+
+        A change that SQLite refused is asked for again: Airflow writes its audit log on the API server's event loop,
+        and when another request, not yet committed, needs that loop, each waits for the other until SQLite gives the
+        log up after 5 s, and the change with it.
+        """
+        for left in reversed(range(5)):
+            answer = requests.request(
+                method,
+                f"{self.url}/api/v2/{path}",
+                json=json,
+                params=params,
+                headers={"Authorization": f"Bearer {self.api_token()}"},
+                timeout=30,
+            )
+            if answer.ok or not left or "database is locked" not in answer.text:
+                break
         if not answer.ok:
             msg = f"{method} {path}: {answer.status_code} {answer.text[:500]}"
             raise requests.HTTPError(msg, response=answer)
