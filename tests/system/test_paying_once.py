@@ -47,6 +47,10 @@ class Run:
         path = f"dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/video/state-store/luma_submission"
         return self.deployment.api("GET", path)["value"]
 
+    def remembered_success(self):
+        """Return what is remembered once it has the success, which the task writes after Airflow has its state."""
+        return self.deployment.wait_for(lambda: (kept := self.remembered()).get("succeeded") and kept, 30)
+
     def ended(self):
         return self.deployment.wait(self.dag_id, self.run_id, timeout=180)
 
@@ -178,6 +182,7 @@ def test_succeeded_and_cleared(way, start, prompt, bills):
     run = start(way, prompt)
     assert run.ended() == "success"
     first = run.xcom()
+    run.remembered_success()
     run.clear()
     run.until(state="success", try_number=2)
     assert bills(prompt) == [first, run.xcom()]
@@ -261,6 +266,6 @@ def test_kept_state(start, prompt):
     """What is kept is readable in the task's Storage tab."""
     run = start("submit", prompt)
     assert run.ended() == "success"
-    kept = run.remembered()
+    kept = run.remembered_success()
     assert kept["generation_id"] == run.xcom()
     assert set(kept) == {"generation_id", "request", "submitted_at", "max_tries", "succeeded"}
