@@ -258,7 +258,7 @@ class LocalAirflow:
         and when another request, not yet committed, needs that loop, each waits for the other until SQLite gives the
         log up after 5 s, and the change with it.
         """
-        for left in reversed(range(5)):
+        for _ in range(5):
             answer = requests.request(
                 method,
                 f"{self.url}/api/v2/{path}",
@@ -267,7 +267,7 @@ class LocalAirflow:
                 headers={"Authorization": f"Bearer {self.api_token()}"},
                 timeout=30,
             )
-            if answer.ok or not left or "database is locked" not in answer.text:
+            if answer.ok or "database is locked" not in answer.text:
                 break
         if not answer.ok:
             msg = f"{method} {path}: {answer.status_code} {answer.text[:500]}"
