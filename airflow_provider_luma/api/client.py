@@ -11,25 +11,29 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-import tenacity
-
 from airflow_provider_luma import __version__
-from airflow_provider_luma.api import gateway
+from airflow_provider_luma.api.arguments import encode
+from airflow_provider_luma.api.diagnosis import unreachable
+from airflow_provider_luma.api.dialects import DIALECTS, Answer, Request
 from airflow_provider_luma.api.errors import (
     LumaAmbiguousSubmission,
+    LumaApiError,
     LumaAuthenticationError,
     LumaConnectionError,
     LumaError,
+    LumaNotFound,
     LumaRateLimited,
     LumaServerError,
-    cause,
 )
+from airflow_provider_luma.api.retry import backoff
+from airflow_provider_luma.api.url import base_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     # Imported late everywhere else: it costs a DAG that only mentions an operator 190 ms of parsing.
     import requests
+    import tenacity
 
     from airflow_provider_luma.api.generation import Generation
 
@@ -39,69 +43,73 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 10.0
 MAX_ANSWER_BYTES = 10 * 1024 * 1024
+NO_SUCH_GENERATION = "00000000-0000-0000-0000-000000000000"
 
 
-class Witness(Protocol):
+class SubmissionListener(Protocol):
     """Whoever has to know, at any moment, whether a submission may have been charged."""
 
-    def sending(self) -> None:
+    def before_send(self) -> None:
         """Take note that the request is about to leave; what this raises keeps it from leaving."""
 
-    def refused(self) -> None:
-        """Take note that it left and surely was not accepted."""
+    def rejected(self) -> None:
+        """Take note that it left, and that the API definitely rejected it."""
 
 
 class LumaClient:
     """
-    A Luma gateway, ready to be asked.
+    One API that offers Luma's models, and a token for it.
 
-    Calls that only read are repeated, with exponential back-off and jitter, while the gateway is in trouble. A
-    submission is repeated only where it surely was not accepted: no request went out, or the gateway said 429.
+    Calls that only read are repeated, with exponential back-off and jitter, while the API is in trouble. A submission
+    is repeated only where it certainly was not accepted: no request went out, or the answer was 429.
 
     Safe to share between threads: each has a session of its own.
 
-    :param host: the gateway, in any form :func:`~airflow_provider_luma.api.gateway.gateway_url` reads.
+    :param url: where the API is, in any form that a person would type; empty for the dialect's default.
     :param token: the API token, with or without ``Bearer`` before it.
+    :param dialect: which API it is, a key of :data:`~airflow_provider_luma.api.dialects.DIALECTS`.
     :param timeout: seconds that one request may take.
-    :param verify: whether to check the gateway's TLS certificate, or the path of a CA bundle to check it against.
-    :param patience: seconds for which a call is repeated in all; 0 tries once.
-    :raises LumaInvalidRequest: the host is no host.
+    :param verify: whether to check the API's TLS certificate, or the path of a CA bundle to check it against.
+    :param retry_for: seconds for which a call is repeated in all; 0 tries once.
+    :raises LumaInvalidRequest: the URL is none.
     :raises LumaAuthenticationError: the token is empty, or cannot be one.
     """
 
     def __init__(
         self,
-        host: str,
+        url: str | None,
         token: str,
+        *,
+        dialect: str = "gateway",
         timeout: float = 30.0,
         verify: bool | str = True,
-        *,
-        patience: float = 60.0,
+        retry_for: float = 60.0,
     ) -> None:
-        self.url = gateway.gateway_url(host)
+        self.dialect = DIALECTS[dialect]
+        self.url = base_url(url, self.dialect)
         self.timeout = timeout
         self.verify = verify
-        self.patience = patience
+        self.retry_for = retry_for
         self._token = re.sub(r"(?i)^bearer(\s+|$)", "", token.strip())
         if not self._token:
             raise LumaAuthenticationError("The API token is empty.")
         if not (self._token.isascii() and self._token.isprintable()) or " " in self._token:
             raise LumaAuthenticationError("The API token holds characters that no token has; copy it again.")
-        self._own = threading.local()
+        self._thread = threading.local()
 
     def __repr__(self) -> str:
         return f"<LumaClient {self.url}>"
 
     def __eq__(self, other: object) -> bool:
-        """Say whether the other would ask the same gateway, with the same token, in the same way."""
+        """Return whether the other would call the same API, with the same token, in the same way."""
         return isinstance(other, LumaClient) and self._identity == other._identity
 
     def __hash__(self) -> int:
         return hash(self._identity)
 
     @property
-    def _identity(self) -> tuple[str, str, float, bool | str, float]:
-        return self.url, self._token, self.timeout, self.verify, self.patience
+    def _identity(self) -> tuple[object, ...]:
+        return self.dialect, self.url, self._token, self.timeout, self.verify, self.retry_for
 
     def submit(
         self,
@@ -116,10 +124,10 @@ class LumaClient:
         image_end_url: str | None = None,
         notify_hook: str | None = None,
         extra_body: Mapping[str, Any] | None = None,
-        witness: Witness | None = None,
+        listener: SubmissionListener | None = None,
     ) -> Generation:
         """
-        Submit a generation, which is charged when the gateway accepts it.
+        Submit a generation, which is charged when the API accepts it.
 
         Arguments that are left out are not sent. What they mean:
         https://docs.lumalabs.ai/docs/video-generation and the gateway's own page.
@@ -134,7 +142,7 @@ class LumaClient:
         :param image_end_url: the last frame, likewise.
         :param notify_hook: URL that the gateway calls back when the generation is finished.
         :param extra_body: further fields, sent as they are.
-        :param witness: is told when the request is about to leave, and when it surely was not accepted.
+        :param listener: is called before the request leaves, and when it was definitely rejected.
         :return: the generation, not yet begun; its ``id`` is what matters.
         :raises LumaInvalidRequest: the arguments are wrong; nothing was charged.
         :raises LumaAmbiguousSubmission: it went out and nothing readable came back; it may have been charged.
@@ -151,12 +159,11 @@ class LumaClient:
             "image_end_url": image_end_url,
             "notify_hook": notify_hook,
         }
-        body = gateway.request_body(arguments, extra_body)
-        return self._submit(gateway.SUBMIT_PATH, body, witness, call="Submitting a generation")
+        return self._submit(self.dialect.submission(arguments, extra_body), listener)
 
     def extend(
         self,
-        task_id: str,
+        generation_id: str,
         user_prompt: str | None = None,
         *,
         expand_prompt: bool | None = None,
@@ -164,12 +171,12 @@ class LumaClient:
         image_end_url: str | None = None,
         notify_hook: str | None = None,
         extra_body: Mapping[str, Any] | None = None,
-        witness: Witness | None = None,
+        listener: SubmissionListener | None = None,
     ) -> Generation:
         """
-        Submit the continuation of a finished generation, which is a new one with an id and a price of its own.
+        Submit the continuation of a completed generation, which is a new one with an id and a price of its own.
 
-        :param task_id: the id of the generation to continue.
+        :param generation_id: the generation to continue.
 
         The other parameters, the return and the errors are those of :meth:`submit`.
         """
@@ -180,133 +187,138 @@ class LumaClient:
             "image_end_url": image_end_url,
             "notify_hook": notify_hook,
         }
-        body = gateway.request_body(arguments, extra_body)
-        return self._submit(gateway.extend_path(task_id), body, witness, call=f"Extending generation {task_id}")
+        return self._submit(self.dialect.extension(generation_id, arguments, extra_body), listener)
 
-    def get(self, task_id: str) -> Generation:
+    def get(self, generation_id: str) -> Generation:
         """
-        Ask about one generation.
+        Poll one generation.
 
-        :raises LumaNotFound: the gateway does not know the id; right after a submission it may not know it yet.
-        :raises LumaError: it could not be asked.
+        :raises LumaNotFound: the API does not know the id; right after a submission it may not know it yet.
+        :raises LumaError: polling failed.
         """
-        call = f"Asking about generation {task_id}"
-        path = gateway.generation_path(task_id)
-        return self._read(
-            "GET", path, lambda answer: gateway.parse_generation(answer, call=call, task_id=task_id), call
-        )
+        return self._read(self.dialect.query(generation_id))
 
-    def get_many(self, task_ids: Iterable[str]) -> dict[str, Generation]:
+    def get_many(self, generation_ids: Iterable[str]) -> dict[str, Generation]:
         """
-        Ask about many generations in one request, which is free of charge.
+        Poll many generations in one request, which is free of charge.
 
-        :return: the generations by their ids; ids that the gateway does not know are left out.
-        :raises LumaNotFound: this gateway has no such call.
-        :raises LumaInvalidRequest: more ids than this gateway takes at once (it does not say how many those are).
-        :raises LumaError: it could not be asked.
+        :return: the generations by their ids; ids that the API does not know are left out.
+        :raises LumaNotFound: this API has no batch query.
+        :raises LumaInvalidRequest: more ids than this API takes at once.
+        :raises LumaError: polling failed.
         """
-        ids = list(task_ids)
-        if not ids:
-            return {}
-        call = f"Asking about {len(ids)} generations"
-        content = gateway.encode({"ids": ids})
-        return self._read(
-            "POST", gateway.QUERY_MANY_PATH, lambda answer: gateway.parse_generations(answer, call=call), call, content
-        )
+        ids = list(generation_ids)
+        return self._read(self.dialect.batch_query(ids)) if ids else {}
 
-    def _read(self, method: str, path: str, parse: Callable[[Any], T], call: str, content: bytes | None = None) -> T:
-        return self._repeated(
-            lambda left: parse(self._send(method, path, content, call=call, limit=min(self.timeout, left))),
+    def test(self) -> None:
+        """
+        Find out, at no cost, whether the API is there and accepts the token.
+
+        :raises LumaError: it is not, or does not.
+        """
+        request = self.dialect.query(NO_SUCH_GENERATION)
+        try:
+            self._send(request, call="Testing the connection")
+        except LumaNotFound as error:
+            if not error.unknown_id:
+                raise
+        else:
+            raise LumaApiError(f"{self.url} knows a generation that cannot exist: check whether it is a Luma API.")
+
+    def _read(self, request: Request[T]) -> T:
+        return self._retry(
+            lambda left: self._send(request, limit=min(self.timeout, left)),
             (LumaConnectionError, LumaRateLimited, LumaServerError),
         )
 
-    def _submit(self, path: str, body: Mapping[str, Any], witness: Witness | None, *, call: str) -> Generation:
-        content = gateway.encode(body)
+    def _submit(self, request: Request[Generation], listener: SubmissionListener | None) -> Generation:
+        content = encode(request.body or {})
 
         def attempt(_left: float) -> Generation:
-            outgoing = _Outgoing(content, witness)
+            body = _TrackedBody(content, listener)
             try:
-                answer = self._send("POST", path, outgoing, call=call, limit=self.timeout)
-                return gateway.parse_generation(answer, call=call)
+                return self._send(request, body)
             except Exception as error:
                 lost = not isinstance(error, LumaError) or isinstance(error, LumaConnectionError)
-                if outgoing.begun and (lost or getattr(error, "maybe_charged", False)):
+                if body.started and (lost or getattr(error, "maybe_charged", False)):
                     raise LumaAmbiguousSubmission(
-                        f"{error} The request went out, so it may have been accepted and charged: nobody can know.",
+                        f"{error} The request went out, so it may have been accepted and charged.",
                         status=getattr(error, "status", None),
                         code=getattr(error, "code", None),
                         request_id=getattr(error, "request_id", None),
                     ) from error
-                if outgoing.begun and witness:
-                    witness.refused()
+                if body.started and listener:
+                    listener.rejected()
                 raise
 
-        return self._repeated(attempt, (LumaConnectionError, LumaRateLimited))
+        return self._retry(attempt, (LumaConnectionError, LumaRateLimited))
 
-    def _repeated(self, attempt: Callable[[float], T], errors: tuple[type[LumaError], ...]) -> T:
+    def _retry(self, attempt: Callable[[float], T], errors: tuple[type[LumaError], ...]) -> T:
         """Call ``attempt`` with the seconds that are left, again and again while it raises one of ``errors``."""
-        deadline = time.monotonic() + self.patience
-        repeat = tenacity.Retrying(
+        import tenacity
+
+        deadline = time.monotonic() + self.retry_for
+        retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(errors),
-            stop=tenacity.stop_before_delay(self.patience),
+            stop=tenacity.stop_before_delay(self.retry_for),
             wait=_wait,
             before_sleep=_log_wait,
             reraise=True,
         )
-        return repeat(lambda: attempt(max(1.0, deadline - time.monotonic()) if self.patience else self.timeout))
+        return retrying(lambda: attempt(max(1.0, deadline - time.monotonic()) if self.retry_for else self.timeout))
 
-    def _send(self, method: str, path: str, content: bytes | _Outgoing | None, *, call: str, limit: float) -> Any:
-        """Send one request and return the JSON of its answer, all within about ``limit`` seconds."""
+    def _send(
+        self, request: Request[T], body: _TrackedBody | None = None, *, limit: float | None = None, call: str = ""
+    ) -> T:
+        """Send a request once, all within about ``limit`` seconds, and return what its answer says."""
         import requests
         import urllib3
 
-        call = f"{call} at {urlsplit(self.url).netloc}"
+        limit = limit or self.timeout
+        call = f"{call or request.call} at {urlsplit(self.url).netloc}"
         # A connection that was idle may be dead, which a submission could not tell from an answer that was lost.
-        session = self._new_session() if isinstance(content, _Outgoing) else self._session
+        session = self._new_session() if body else self._session
+        content = body or (encode(request.body) if request.body else None)
         try:
             with session.request(
-                method,
-                self.url + path,
+                request.method,
+                self.url + request.path,
                 data=content,
                 timeout=(min(CONNECT_TIMEOUT, limit), limit),
                 verify=self.verify,
                 allow_redirects=False,
                 stream=True,
             ) as answer:
-                body = self._received(answer, call=call, limit=limit)
-                return gateway.read_answer(answer.status_code, body, answer.headers, call=call)
-        except requests.Timeout as error:
-            raise LumaConnectionError(f"{call}: no answer within {limit:g} s.") from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise LumaConnectionError(f"{call}: {cause(error)}.") from error
-        except OSError as error:
-            raise LumaConnectionError(f"{call}: {error}.") from error
+                received = self._read_body(answer, call=call, limit=limit)
+                return request.read(Answer(answer.status_code, received, answer.headers), call)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise LumaConnectionError(f"{call}: {unreachable(error, self.url)}.") from error
         finally:
-            if isinstance(content, _Outgoing):
+            if body:
                 session.close()
 
-    def _received(self, answer: requests.Response, *, call: str, limit: float) -> bytes:
+    def _read_body(self, answer: requests.Response, *, call: str, limit: float) -> bytes:
         """Return the whole body, without the token in it, as long as it is neither too large nor too slow."""
         received = bytearray()
         deadline = time.monotonic() + limit
-        # As it comes: requests itself waits for a full chunk, however slowly that drips in. urllib3 1 knows no better.
+        # As it comes: requests itself waits for a full chunk, however slowly that drips in. urllib3 1 has no read1.
         read = getattr(answer.raw, "read1", answer.raw.read)
         while part := read(64 * 1024, decode_content=True):
             received += part
             if len(received) > MAX_ANSWER_BYTES:
-                raise LumaServerError(f"{call}: answered with over 10 MiB, which was not read on.")
+                raise LumaServerError(f"{call}: response too large, over 10 MiB.")
             if time.monotonic() > deadline and answer.raw.length_remaining != 0:
                 raise LumaConnectionError(f"{call}: the answer took too long to come.")
-        # A gateway may repeat the token that it refuses. A word shorter than any token is a part of other words.
+        # An API may repeat the token that it refuses. A word shorter than any token is a part of other words.
         token = self._token.encode()
         return bytes(received.replace(token, b"***") if len(token) >= 8 else received)
 
     @property
     def _session(self) -> requests.Session:
         """This thread's session, which neither another thread nor a forked child may use."""
-        if getattr(self._own, "pid", None) != os.getpid():
-            self._own.session, self._own.pid = self._new_session(), os.getpid()
-        return self._own.session  # type: ignore[no-any-return]
+        if getattr(self._thread, "pid", None) != os.getpid():
+            self._thread.session, self._thread.pid = self._new_session(), os.getpid()
+        return self._thread.session  # type: ignore[no-any-return]
 
     def _new_session(self) -> requests.Session:
         import requests
@@ -328,26 +340,24 @@ class LumaClient:
         return request
 
 
-class _Outgoing(io.BytesIO):
+class _TrackedBody(io.BytesIO):
     """A request body that knows whether it began to go out; until then, nothing can have been accepted."""
 
-    def __init__(self, content: bytes, witness: Witness | None) -> None:
+    def __init__(self, content: bytes, listener: SubmissionListener | None) -> None:
         super().__init__(content)
-        self.begun = False
-        self._witness = witness
+        self.started = False
+        self._listener = listener
 
     def read(self, size: int | None = -1) -> bytes:
-        if not self.begun and self._witness:
-            self._witness.sending()
-        self.begun = True
+        if not self.started and self._listener:
+            self._listener.before_send()
+        self.started = True
         return super().read(size)
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
-    """Return the seconds to wait before the next try: what the gateway asked for, or back-off with jitter."""
     error = state.outcome.exception() if state.outcome else None
-    back_off = tenacity.wait_random_exponential(multiplier=0.5, max=15)(state)
-    return (getattr(error, "retry_after", None) or 0) + back_off
+    return backoff(0.25, state.attempt_number, getattr(error, "retry_after", None), longest=15)
 
 
 def _log_wait(state: tenacity.RetryCallState) -> None:

@@ -24,8 +24,8 @@ from airflow_provider_luma.api.errors import (
     LumaServerError,
     cause,
 )
-from airflow_provider_luma.api.gateway import seconds_until
 from airflow_provider_luma.api.guard import guard
+from airflow_provider_luma.api.retry import parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -318,9 +318,11 @@ def _check_status(answer: requests.Response) -> None:
     if status in (200, 206):
         return
     if status == 429:
-        limited = LumaRateLimited(f"{where}: HTTP 429, too many requests.", status=status)
-        limited.retry_after = seconds_until(answer.headers.get("Retry-After"))
-        raise limited
+        raise LumaRateLimited(
+            f"{where}: HTTP 429, too many requests.",
+            status=status,
+            retry_after=parse_retry_after(answer.headers.get("Retry-After")),
+        )
     if status >= 500 or status in (408, 416, 425):
         raise LumaServerError(f"{where}: HTTP {status}.", status=status)
     if status >= 400:

@@ -4,29 +4,24 @@ What can go wrong between a DAG and Luma.
 ::
 
     LumaError                      everything below
-    ├── LumaConnectionError        never reached the gateway: safe to send again
+    ├── LumaConnectionError        never reached the API: safe to send again
     ├── LumaAmbiguousSubmission    a submission went out and nothing readable came back: maybe charged
-    ├── LumaApiError               the gateway answered with an error
+    ├── LumaApiError               the API answered with an error
     │   ├── LumaAuthenticationError   the token is missing, wrong, or not allowed to do this
     │   ├── LumaQuotaError            the balance is too low
     │   ├── LumaInvalidRequest        the arguments are wrong; raised before sending where that can be known
     │   ├── LumaNotFound              no such generation, or no such call on this host
     │   ├── LumaRateLimited           too many requests, or too many running generations
-    │   └── LumaServerError           the gateway, or something in front of it, is in trouble
+    │   └── LumaServerError           the API, or something in front of it, is in trouble
     └── LumaGenerationFailed       the generation itself failed
 """
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_provider_luma.api.generation import Generation
-
-
-UNKNOWN_ID = "task_not_exist"
-"""The gateway's own error code for a generation that it does not know."""
 
 
 class LumaError(Exception):
@@ -35,15 +30,13 @@ class LumaError(Exception):
 
     :param message: what happened, on which call, and what to do about it; never the token.
     :param status: the HTTP status, where there was an answer.
-    :param code: the gateway's own error code, where it gave one.
-    :param request_id: the gateway's id of the request, for its support, where it gave one.
+    :param code: the API's own error code, where it gave one.
+    :param request_id: the API's id of the request, for its support, where it gave one.
+    :param retry_after: the seconds that the API asked to wait, where it did.
+    :param retry_may_help: whether doing the same again later can turn out better; by default what the class says.
     """
 
     retry_may_help: bool = True
-    """Whether doing the same again later can turn out better."""
-
-    retry_after: float | None = None
-    """The seconds that the gateway asked to wait, or None."""
 
     def __init__(
         self,
@@ -52,15 +45,20 @@ class LumaError(Exception):
         status: int | None = None,
         code: str | None = None,
         request_id: str | None = None,
+        retry_after: float | None = None,
+        retry_may_help: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.request_id = request_id
+        self.retry_after = retry_after
+        if retry_may_help is not None:
+            self.retry_may_help = retry_may_help
 
 
 class LumaConnectionError(LumaError):
-    """The gateway was never reached, or what it said to a question was lost; nothing was charged."""
+    """The API was never reached, or its answer to a poll was lost; nothing was charged."""
 
 
 class LumaAmbiguousSubmission(LumaError):
@@ -70,7 +68,7 @@ class LumaAmbiguousSubmission(LumaError):
 
 
 class LumaApiError(LumaError):
-    """The gateway answered with an error; nothing was charged."""
+    """The API answered with an error; nothing was charged."""
 
 
 class LumaAuthenticationError(LumaApiError):
@@ -84,24 +82,23 @@ class LumaQuotaError(LumaApiError):
 
 
 class LumaInvalidRequest(LumaApiError, ValueError):
-    """The arguments are wrong, said by the gateway or known before anything was sent (``status`` is then None)."""
+    """The arguments are wrong: the API says so, or it was known before anything was sent (``status`` is then None)."""
 
     retry_may_help = False
 
 
 class LumaNotFound(LumaApiError):
     """
-    The gateway knows no such generation, or has no such call.
+    The API knows no such generation, or has no such call.
 
-    ``of_gateway`` says whether it seems to be the gateway that says so, and nothing before it, such as a proxy.
+    :param from_gateway: whether the API itself says so, and not something before it, such as a proxy.
+    :param unknown_id: whether the API says in so many words that it does not know the generation.
     """
 
-    of_gateway: bool = True
-
-    @property
-    def unknown_id(self) -> bool:
-        """Whether it surely is a generation that is not known: the gateway says so in its own word for that."""
-        return self.code == UNKNOWN_ID
+    def __init__(self, message: str, *, from_gateway: bool = True, unknown_id: bool = False, **answer: Any) -> None:
+        super().__init__(message, **answer)
+        self.from_gateway = from_gateway
+        self.unknown_id = unknown_id
 
 
 class LumaRateLimited(LumaApiError):
@@ -110,33 +107,38 @@ class LumaRateLimited(LumaApiError):
 
 class LumaServerError(LumaApiError):
     """
-    The gateway, or something in front of it, is in trouble or cannot be understood.
+    The API, or something in front of it, is in trouble or cannot be understood.
 
-    ``maybe_charged`` says whether a submission that is answered like this may have been accepted all the same.
+    :param maybe_charged: whether a submission that is answered like this may have been accepted all the same.
     """
 
-    maybe_charged: bool = True
+    def __init__(self, message: str, *, maybe_charged: bool = True, **answer: Any) -> None:
+        super().__init__(message, **answer)
+        self.maybe_charged = maybe_charged
 
 
 class LumaGenerationFailed(LumaError):
     """
-    The generation itself failed; Luma refunds those.
+    The generation itself failed.
 
     :param generation: the generation that failed.
     """
 
     def __init__(self, generation: Generation) -> None:
-        reason = generation.failure_reason or "the gateway gave no reason"
-        self.generation = generation
-        self.moderated = re.search("moderation|moderated|审核|违规|敏感", reason, re.IGNORECASE) is not None
-        """Whether moderation refused the prompt or an image."""
-        self.retry_may_help = not self.moderated
-        advice = (
-            "Moderation refused it, so the same request will fail again: change the prompt or the images."
-            if self.moderated
-            else "Failed generations are refunded; submitting it again may help."
+        reason = generation.failure_reason or "no reason was given"
+        if generation.moderated:
+            advice = "Moderation refused it, so the same request will fail again: change the prompt or the images."
+        elif generation.retry_may_help:
+            advice = "Failed generations are refunded; submitting it again may help."
+        else:
+            advice = "Submitting the same request again will not help."
+        super().__init__(
+            f"Generation {generation.id} failed: {reason.rstrip('.')}. {advice}",
+            retry_may_help=generation.retry_may_help and not generation.moderated,
         )
-        super().__init__(f"Generation {generation.id} failed: {reason.rstrip('.')}. {advice}")
+        self.generation = generation
+        self.moderated = generation.moderated
+        """Whether moderation refused the prompt or an image."""
 
     def __reduce__(self) -> tuple[type[LumaGenerationFailed], tuple[Generation]]:
         return type(self), (self.generation,)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 
+from airflow_provider_luma.api.errors import LumaInvalidRequest
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -47,10 +49,19 @@ class GenerationState(str, Enum):
         return self.value
 
 
+def parse_state(name: Any) -> GenerationState:
+    """Return the state that a user's word means; raise LumaInvalidRequest for a word that is none."""
+    known = (GenerationState.PENDING, GenerationState.PROCESSING, GenerationState.COMPLETED, GenerationState.FAILED)
+    for state in known:
+        if str(name).lower() == state.value:
+            return state
+    raise LumaInvalidRequest(f"A generation's state is pending, processing, completed or failed, got {name!r:.80}.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Generation:
     """
-    What the gateway says about one generation, in whichever shape it said it.
+    What an API says about one generation, in whichever shape it said it.
 
     URLs are on a CDN and expire; ``duration`` is in seconds, ``width`` and ``height`` in pixels.
     """
@@ -58,10 +69,10 @@ class Generation:
     id: str
     state: GenerationState
     state_name: str = ""
-    """The gateway's own word for the state, which may be one that this version does not know."""
+    """The API's own word for the state, which may be one that this version does not know."""
     video_url: str | None = None
     download_url: str | None = None
-    """Where to fetch the video that is to be stored, where the gateway has a URL of its own for that."""
+    """Where to fetch the video that is to be stored, where the API has a URL of its own for that."""
     video_raw_url: str | None = None
     thumbnail_url: str | None = None
     last_frame_url: str | None = None
@@ -70,9 +81,13 @@ class Generation:
     duration: float | None = None
     created_at: DateTime | None = None
     failure_reason: str | None = None
+    moderated: bool = False
+    """Whether moderation refused the prompt or an image."""
+    retry_may_help: bool = True
+    """Whether the same request, if this one failed, may turn out better."""
     estimate_wait_seconds: float | None = None
     finished_at: DateTime | None = None
-    """When it ended, to the second; only some gateways say so, and only when asked for many."""
+    """When it ended, to the second; only some gateways say so, and only in a batch query."""
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """The answer as it came, with every field this class does not have."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, BaseHook
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
+from airflow_provider_luma import DEFAULT_CONN_ID
 from airflow_provider_luma.api import (
     GenerationState,
     LumaApiError,
@@ -22,42 +22,42 @@ from airflow_provider_luma.api import (
     LumaInvalidRequest,
     LumaNotFound,
 )
-from airflow_provider_luma.api.diagnosis import diagnose
+from airflow_provider_luma.api.dialects import DIALECTS
 from airflow_provider_luma.api.download import Download
-from airflow_provider_luma.api.gateway import gateway_url, is_this_machine
+from airflow_provider_luma.api.url import base_url, is_this_machine
 from airflow_provider_luma.api.waiting import Wait
 from airflow_provider_luma.get_provider_info import CONNECTION_TYPE
+from airflow_provider_luma.template import parse_bool
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from airflow_provider_luma.api import Generation
 
-NO_SUCH_GENERATION = "00000000-0000-0000-0000-000000000000"
 DEFAULT_TIMEOUT = 30.0
 
 
 class LumaHook(BaseHook):
     """
-    Talk to the Luma gateway that an Airflow connection names.
+    Call the API that an Airflow connection leads to.
 
     The connection, of type ``luma``: its password is the API token; its host is the gateway, in any form a person
     would type, and may be left empty for the default one; its extras are ``timeout`` (seconds for one request,
     default 30) and ``verify`` (true, false, or the path of a CA bundle).
 
     :param luma_conn_id: the connection's id.
-    :param patience: seconds for which a call is repeated while the gateway is in trouble; 0 tries once.
+    :param retry_for: seconds for which a call is repeated while the API is in trouble; 0 tries once.
     """
 
     conn_name_attr = "luma_conn_id"
-    default_conn_name = "luma_default"
+    default_conn_name = DEFAULT_CONN_ID
     conn_type = "luma"
     hook_name = "Luma"
 
-    def __init__(self, luma_conn_id: str = default_conn_name, *, patience: float = 60.0, **kwargs: Any) -> None:
+    def __init__(self, luma_conn_id: str = default_conn_name, *, retry_for: float = 60.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.luma_conn_id = luma_conn_id
-        self.patience = patience
+        self.retry_for = retry_for
 
     @staticmethod
     def get_ui_field_behaviour() -> dict[str, Any]:
@@ -89,7 +89,7 @@ class LumaHook(BaseHook):
 
         :raises AirflowNotFoundException: there is no such connection.
         :raises LumaAuthenticationError: it has no token.
-        :raises LumaInvalidRequest: its host, schema or extras make no sense.
+        :raises LumaInvalidRequest: its host, schema or extras are wrong.
         """
         return self._client
 
@@ -102,27 +102,27 @@ class LumaHook(BaseHook):
         return self.get_conn().extend(generation_id, user_prompt, **arguments)
 
     def get_generation(self, generation_id: str) -> Generation:
-        """Ask about one generation; errors are those of :meth:`LumaClient.get`."""
+        """Poll one generation; errors are those of :meth:`LumaClient.get`."""
         return self.get_conn().get(generation_id)
 
     def get_generations(self, generation_ids: Iterable[str]) -> dict[str, Generation]:
         """
-        Ask about many generations, in one request where the gateway can.
+        Poll many generations, in one request where the API can.
 
-        :return: the generations by their ids; ids that the gateway does not know are left out.
-        :raises LumaError: it could not be asked.
+        :return: the generations by their ids; ids that the API does not know are left out.
+        :raises LumaError: polling failed.
         """
         ids = list(dict.fromkeys(generation_ids))
         try:
             found = self.get_conn().get_many(ids)
         except (LumaNotFound, LumaInvalidRequest):
-            # This gateway has no such call, or not for so many.
+            # This API has no batch query, or not for so many.
             found = {}
         for left_out in [one for one in ids if one not in found]:
             try:
                 found[left_out] = self.get_generation(left_out)
             except LumaNotFound as error:
-                if not error.of_gateway:
+                if not error.from_gateway:
                     raise
         return found
 
@@ -132,12 +132,12 @@ class LumaHook(BaseHook):
         """
         Wait, on this worker, until a generation is in a state.
 
-        A gateway in trouble is waited out: the time limit is the task's ``execution_timeout``.
+        An API in trouble does not end the wait: the time limit is the task's ``execution_timeout``.
 
         :param target_state: the state to wait for, or several.
-        :param poll_interval: seconds between two questions.
+        :param poll_interval: seconds between two polls.
         :raises LumaGenerationFailed: it failed, and that was not waited for.
-        :raises LumaNotFound: the gateway does not know the id, for over a minute.
+        :raises LumaNotFound: the API does not know the id, for over a minute.
         """
         wait = Wait(generation_id, target_state, log=self.log)
         while True:
@@ -145,7 +145,7 @@ class LumaHook(BaseHook):
                 seen: Generation | LumaError = self.get_generation(generation_id)
             except LumaError as error:
                 seen = error
-            generation = wait.saw(seen)
+            generation = wait.update(seen)
             if generation:
                 return generation
             time.sleep(wait.pause(poll_interval))
@@ -154,12 +154,12 @@ class LumaHook(BaseHook):
         """
         Return the download of one of a completed generation's files.
 
-        The gateway is asked for its URL, as old ones expire; only where it cannot be is that of ``generation`` tried.
+        The API is asked for its URL, as old ones expire; only where that fails is the one of ``generation`` tried.
 
         :param generation: of which at least the id is known.
         :param asset: ``video``, ``video_raw``, ``thumbnail`` or ``last_frame``.
         :raises LumaGenerationFailed: it failed, so that there is none.
-        :raises LumaError: it is not completed, or has no such file, or nobody knows where that is.
+        :raises LumaError: it is not completed, has no such file, or its URL is unknown.
         """
         client = self.get_conn()
 
@@ -171,13 +171,13 @@ class LumaHook(BaseHook):
             if not url:
                 raise LumaError(
                     f"Generation {now.id} is {now.state} and has no {asset} to store. Wait for it with "
-                    "LumaGenerationSensor first; if it is completed, the gateway gave no URL."
+                    "LumaGenerationSensor first; if it is completed, the API gave no URL."
                 )
             return url
 
         known = generation.asset_url(asset)
         try:
-            url = fresh_url(LumaHook(self.luma_conn_id, patience=0) if known else self)
+            url = fresh_url(LumaHook(self.luma_conn_id, retry_for=0) if known else self)
         except (LumaApiError, LumaConnectionError) as error:
             if known is None:
                 raise
@@ -187,22 +187,20 @@ class LumaHook(BaseHook):
         return Download(url, fresh_url, gateway_host=host, timeout=client.timeout, verify=client.verify)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask for a generation that cannot exist, which costs nothing, and say in a sentence what the answer means."""
+        """Find out, at no cost, whether the connection works, and say in a sentence what to do where it does not."""
         try:
-            client = LumaHook(self.luma_conn_id, patience=0).get_conn()
+            client = LumaHook(self.luma_conn_id, retry_for=0).get_conn()
         except LumaAuthenticationError as error:
             given = (self.get_connection(self.luma_conn_id).password or "").strip()
             return False, str(error) if given else "The connection has no API token: put it into the API token field."
         except (LumaInvalidRequest, AirflowNotFoundException) as error:
-            # Airflow tests what the form holds under a name of its own, which would tell nobody anything.
+            # Airflow tests what the form holds under a name of its own, which would help nobody.
             return False, str(error.__cause__ if isinstance(error, LumaInvalidRequest) else error)
         try:
-            client.get(NO_SUCH_GENERATION)
+            client.test()
         except LumaError as error:
-            if isinstance(error, LumaNotFound) and error.unknown_id:
-                return True, f"{client.url} is a Luma gateway and takes the token."
-            return False, diagnose(error, client.url)
-        return False, f"{client.url} knows a generation that cannot exist: check whether it is a Luma gateway."
+            return False, str(error)
+        return True, f"{client.url} is a Luma gateway and accepts the token."
 
     @cached_property
     def _client(self) -> LumaClient:
@@ -217,12 +215,12 @@ class LumaHook(BaseHook):
         if not token:
             raise LumaAuthenticationError(
                 f"The connection {self.luma_conn_id!r} has no API token. Put it into its password, under "
-                f"Admin > Connections, or make the connection anew with: airflow connections add "
+                f"Admin > Connections, or make the connection again with: airflow connections add "
                 f"{self.luma_conn_id} --conn-type luma --conn-password <API token>"
             )
         extra = connection.extra_dejson
         try:
-            url = gateway_url(connection.host, schema=connection.schema, port=connection.port)
+            url = base_url(connection.host, DIALECTS["gateway"], schema=connection.schema, port=connection.port)
             timeout = _parse_timeout(extra.get("timeout"))
             verify = _parse_verify(extra.get("verify"))
         except LumaInvalidRequest as error:
@@ -232,27 +230,7 @@ class LumaHook(BaseHook):
             self.log.warning(
                 "The connection %r sends its API token to %s unencrypted: use https.", self.luma_conn_id, url
             )
-        return LumaClient(url, token, timeout=timeout, verify=verify, patience=self.patience)
-
-
-@contextmanager
-def failing_for_good(*also: type[LumaError]) -> Iterator[None]:
-    """
-    Turn an error that no retry can mend into Airflow's way of failing a task without another try.
-
-    :param also: errors that no retry of this task can mend, though one of another task might.
-    """
-    try:
-        yield
-    except LumaError as error:
-        if error.retry_may_help and not isinstance(error, also):
-            raise
-        raise AirflowFailException(str(error)) from error
-
-
-def said_in_words(value: str) -> bool | str:
-    """Return what a text means that says true or false, as of a template or a URI; any other as it is."""
-    return {"true": True, "false": False}.get(value.strip().lower(), value)
+        return LumaClient(url, token, timeout=timeout, verify=verify, retry_for=self.retry_for)
 
 
 def _parse_timeout(value: Any) -> float:
@@ -274,7 +252,7 @@ def _parse_verify(value: Any) -> bool | str:
         return value
     if not isinstance(value, str):
         raise LumaInvalidRequest(f"the extra 'verify' must be true, false or a path, got {value!r:.40}.")
-    parsed = said_in_words(value)
+    parsed = parse_bool(value)
     if isinstance(parsed, str) and not Path(parsed).exists():
         raise LumaInvalidRequest(
             f"the extra 'verify' must be true, false or the path of a CA bundle, got {value!r:.80}."

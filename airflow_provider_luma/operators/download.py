@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_luma.api import Generation, GenerationState, LumaGenerationFailed, LumaInvalidRequest
-from airflow_provider_luma.api.gateway import generation_path
-from airflow_provider_luma.hooks.luma import LumaHook, failing_for_good, said_in_words
+from airflow_provider_luma.api.arguments import check_generation_id
+from airflow_provider_luma.failures import fail_without_retry
+from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.links.luma import LINKS
 from airflow_provider_luma.operators.lineage import announce, collect, openlineage
-from airflow_provider_luma.operators.template import is_template
+from airflow_provider_luma.template import is_template, parse_bool
 from airflow_provider_luma.ui.record import recording
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class LumaDownloadVideoOperator(BaseOperator):
         self.luma_conn_id = luma_conn_id
         self._source: list[str] = []
         self._stored: list[str] = []
-        with failing_for_good():
+        with fail_without_retry():
             if not is_template(generation):
                 _generation(generation)
             if not is_template(asset):
@@ -87,7 +88,7 @@ class LumaDownloadVideoOperator(BaseOperator):
     def execute(self, context: Context) -> str:
         """Store the file, and return its URI."""
         began = time.monotonic()
-        with recording(self, context) as record, failing_for_good(LumaGenerationFailed):
+        with recording(self, context) as record, fail_without_retry(LumaGenerationFailed):
             _check_asset(self.asset)
             self.replace = _parse_flag(self.replace)
             known = _generation(self.generation)
@@ -166,7 +167,7 @@ def _check_asset(asset: Any) -> None:
 
 def _parse_flag(value: Any) -> bool:
     """Return what a template that says True or False in words means."""
-    flag = said_in_words(value) if isinstance(value, str) else value
+    flag = parse_bool(value) if isinstance(value, str) else value
     if not isinstance(flag, bool):
         raise LumaInvalidRequest(f"replace is True or False, got {value!r:.80}.")
     return flag
@@ -186,5 +187,5 @@ def _generation(given: Any) -> Generation:
             f"generation is a task id, or the dict that LumaGenerationSensor returns, got {given!r:.80}. Pass the "
             "task's .output; to store several, LumaDownloadVideoOperator.partial(...).expand(generation=wait.output)."
         )
-    generation_path(known.id)
+    check_generation_id(known.id)
     return known

@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from airflow_provider_luma.api import LumaError, LumaInvalidRequest
-from airflow_provider_luma.operators.template import is_template
+from airflow_provider_luma.template import is_template
 
 log = logging.getLogger(__name__)
 

@@ -12,14 +12,16 @@ from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from pendulum import DateTime
 
 from airflow_provider_luma.api import LumaAmbiguousSubmission, LumaRateLimited
-from airflow_provider_luma.api.gateway import ARGUMENT_TYPES, EXTEND_ARGUMENTS, generation_path, request_body
-from airflow_provider_luma.hooks.luma import LumaHook, failing_for_good, said_in_words
+from airflow_provider_luma.api.arguments import ARGUMENT_TYPES, EXTEND_ARGUMENTS, check_generation_id, merge_arguments
+from airflow_provider_luma.api.dialects import check_arguments
+from airflow_provider_luma.failures import fail_without_retry
+from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.links.luma import LINKS
 from airflow_provider_luma.operators.download import LumaDownloadVideoOperator
 from airflow_provider_luma.operators.images import ImageField, data_uri, is_stored
 from airflow_provider_luma.operators.lineage import announce, collect, openlineage, without_images, without_keys
 from airflow_provider_luma.operators.submission import WAYS_ON, Submission, remember_success
-from airflow_provider_luma.operators.template import is_template
+from airflow_provider_luma.template import is_template, parse_bool
 from airflow_provider_luma.triggers.luma import STILL_GOING, LumaGenerationTrigger, generation_from
 from airflow_provider_luma.ui.record import recording
 
@@ -91,13 +93,13 @@ class _SubmittingOperator(BaseOperator):
     def execute(self, context: Context) -> str:
         """Submit, or go on with what an earlier try submitted; push the task id, and wait where that was asked for."""
         hook = LumaHook(self.luma_conn_id)
-        with recording(self, context) as record, failing_for_good():
+        with recording(self, context) as record, fail_without_retry():
             if self.same_at_each_try:
                 record(request=self._recorded())
             self._submission = submission = Submission(context, self._request, self.log)
             resubmit = self.on_ambiguous_submission == "resubmit"
             # One look is enough here: who cannot be asked now is waited for.
-            asking = LumaHook(self.luma_conn_id, patience=0)
+            asking = LumaHook(self.luma_conn_id, retry_for=0)
             generation_id = submission.taken_up(asking, resubmit=resubmit, compare=self.same_at_each_try)
             generation_id = generation_id or self._submit_now(context, hook, submission)
             self._submitted = generation_id
@@ -123,7 +125,7 @@ class _SubmittingOperator(BaseOperator):
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
         """Go on where the trigger left off."""
-        with recording(self, context, resumed=True) as record, failing_for_good():
+        with recording(self, context, resumed=True) as record, fail_without_retry():
             return self._finish(context, generation_from(event), record)
 
     def on_kill(self) -> None:
@@ -198,7 +200,7 @@ class _SubmittingOperator(BaseOperator):
 
     def _request(self) -> dict[str, Any]:
         """Return the body to send, and what else makes this request this one and no other."""
-        return request_body(self._given(), self.extra_body)
+        return merge_arguments(self._given(), self.extra_body)
 
     def _given(self) -> dict[str, Any]:
         """Return the request's arguments; a template that says True, False or None in words means it."""
@@ -207,7 +209,7 @@ class _SubmittingOperator(BaseOperator):
             if value == "None":
                 given[name] = None
             elif ARGUMENT_TYPES[name] is bool and isinstance(value, str):
-                given[name] = said_in_words(value)
+                given[name] = parse_bool(value)
         return given
 
     def _request_shown(self) -> dict[str, Any]:
@@ -250,8 +252,8 @@ class _SubmittingOperator(BaseOperator):
             # It may hold the prompt.
             given["user_prompt"] = self.extra_body
             templates.append("user_prompt")
-        with failing_for_good():
-            request_body(given, extra_body, not_known_yet=templates)
+        with fail_without_retry():
+            check_arguments(given, extra_body, templates)
             for name in IMAGES:
                 if given.get(name) and name not in templates:
                     is_stored(given[name])
@@ -321,7 +323,7 @@ class LumaGenerateVideoOperator(_SubmittingOperator):
         self._check_literals()
 
     def _submit(self, hook: LumaHook, witness: Submission) -> Generation:
-        return hook.submit(**self._sent(hook), extra_body=self.extra_body, witness=witness)
+        return hook.submit(**self._sent(hook), extra_body=self.extra_body, listener=witness)
 
 
 class LumaExtendVideoOperator(_SubmittingOperator):
@@ -362,11 +364,11 @@ class LumaExtendVideoOperator(_SubmittingOperator):
         self.notify_hook = notify_hook
         self._check_literals()
         if not is_template(generation_id):
-            with failing_for_good():
-                generation_path(generation_id)
+            with fail_without_retry():
+                check_generation_id(generation_id)
 
     def _request(self) -> dict[str, Any]:
         return {**super()._request(), "extended generation": self.generation_id}
 
     def _submit(self, hook: LumaHook, witness: Submission) -> Generation:
-        return hook.extend(self.generation_id, **self._sent(hook), extra_body=self.extra_body, witness=witness)
+        return hook.extend(self.generation_id, **self._sent(hook), extra_body=self.extra_body, listener=witness)

@@ -110,7 +110,7 @@ class Submission:
             self._remember(earlier)
         return str(generation_id)
 
-    def sending(self) -> None:
+    def before_send(self) -> None:
         """
         Remember that the request is about to leave.
 
@@ -124,7 +124,7 @@ class Submission:
         self._remember({"request": self._digest, "submitted_at": _now()})
         self.under_way = True
 
-    def refused(self) -> None:
+    def rejected(self) -> None:
         """Forget that, for it surely was not accepted."""
         self.under_way = False
         if self._store is not None:

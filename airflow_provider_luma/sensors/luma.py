@@ -15,11 +15,12 @@ from airflow.providers.common.compat.sdk import (
 from pendulum import DateTime
 
 from airflow_provider_luma.api import LumaAuthenticationError, LumaError, LumaGenerationFailed, LumaInvalidRequest
-from airflow_provider_luma.api.gateway import generation_path
+from airflow_provider_luma.api.arguments import check_generation_id
 from airflow_provider_luma.api.waiting import Wait, parse_states
-from airflow_provider_luma.hooks.luma import LumaHook, failing_for_good
+from airflow_provider_luma.failures import fail_without_retry
+from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.links.luma import LINKS
-from airflow_provider_luma.operators.template import is_template
+from airflow_provider_luma.template import is_template
 from airflow_provider_luma.triggers.luma import STILL_GOING, LumaGenerationTrigger, generation_from
 from airflow_provider_luma.ui.record import recording
 
@@ -75,7 +76,7 @@ class LumaGenerationSensor(BaseSensorOperator):
         self._hook: LumaHook | None = None
         self._wait: Wait | None = None
         self._not_before = 0.0
-        with failing_for_good():
+        with fail_without_retry():
             if not is_template(target_state):
                 parse_states(target_state)
             if not is_template(generation_id):
@@ -84,7 +85,7 @@ class LumaGenerationSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait, and return the generation as a dict."""
         with recording(self, context) as record:
-            with failing_for_good():
+            with fail_without_retry():
                 _check_one_id(self.generation_id)
                 parse_states(self.target_state)
             record(generation_id=self.generation_id)
@@ -105,7 +106,7 @@ class LumaGenerationSensor(BaseSensorOperator):
         """Look once."""
         if time.monotonic() < self._not_before:
             return PokeReturnValue(is_done=False)
-        with failing_for_good(LumaGenerationFailed):
+        with fail_without_retry(LumaGenerationFailed):
             hook, wait = self._begun(context)
             try:
                 seen: Generation | LumaError = hook.get_generation(self.generation_id)
@@ -116,7 +117,7 @@ class LumaGenerationSensor(BaseSensorOperator):
                 seen = error
             except LumaError as error:
                 seen = error
-            generation = wait.saw(seen)
+            generation = wait.update(seen)
         if isinstance(seen, LumaError):
             self._not_before = time.monotonic() + wait.pause(self.poke_interval)
         self._remember(context, wait)
@@ -125,7 +126,7 @@ class LumaGenerationSensor(BaseSensorOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Go on where the trigger left off."""
         try:
-            with recording(self, context, resumed=True) as record, failing_for_good(LumaGenerationFailed):
+            with recording(self, context, resumed=True) as record, fail_without_retry(LumaGenerationFailed):
                 returned = generation_from(event).as_dict()
                 self._show(returned, record)
                 return returned
@@ -166,7 +167,7 @@ class LumaGenerationSensor(BaseSensorOperator):
 
 def _check_one_id(generation_id: Any) -> None:
     try:
-        generation_path(generation_id)
+        check_generation_id(generation_id)
     except LumaInvalidRequest as error:
         raise LumaInvalidRequest(
             f"{error} To wait for several: LumaGenerationSensor.partial(...).expand(generation_id=submit.output)"

@@ -96,7 +96,7 @@ class Pollers:
         return cast("Poller", connection.poller)
 
     async def _look_up(self, luma_conn_id: str, connection: _Connection) -> None:
-        hook = LumaHook(luma_conn_id, patience=0)
+        hook = LumaHook(luma_conn_id, retry_for=0)
         connection.error = None
         try:
             # Airflow looks a connection up over the triggerer's own pipe. Before 3.2, a plain thread may not use that,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import Stats
@@ -34,8 +35,8 @@ class LumaGenerationTrigger(BaseTrigger):
     All that wait in one triggerer, on the same gateway with the same token, are asked for together.
 
     The event: ``{"status": "success", "generation": {...}}`` with the generation as the sensor returns it, or
-    ``{"status": "error", "error": <name of the LumaError>, "message": ..., "retry_may_help": ..., "generation": {...}
-    or None}``.
+    ``{"status": "error", "error": <name of the LumaError>, "message": ..., "retry_may_help": ..., "moderated": ...,
+    "generation": {...} or None}``.
 
     :param generation_id: what to wait for.
     :param luma_conn_id: the connection to ask with; the token itself is never in a trigger's row.
@@ -81,6 +82,7 @@ class LumaGenerationTrigger(BaseTrigger):
                     "message": str(error),
                     "retry_may_help": error.retry_may_help,
                     "generation": failed,
+                    "moderated": isinstance(error, LumaGenerationFailed) and error.moderated,
                 }
             )
         else:
@@ -103,7 +105,7 @@ class LumaGenerationTrigger(BaseTrigger):
                 try:
                     poller = await Pollers.here().of_connection(self.luma_conn_id)
                 except LumaConnectionError as error:
-                    wait.saw(error)
+                    wait.update(error)
                     await asyncio.sleep(self.poll_interval)
                     continue
                 if ticket is None or ticket.poller is not poller:
@@ -112,7 +114,7 @@ class LumaGenerationTrigger(BaseTrigger):
                     if old:
                         old.leave()
                 seen = await ticket.next()
-                generation = wait.saw(seen) if seen else None
+                generation = wait.update(seen) if seen else None
                 if generation:
                     return generation
         finally:
@@ -129,7 +131,9 @@ def generation_from(event: Mapping[str, Any]) -> Generation:
     if event["status"] == "success":
         return Generation.from_dict(event["generation"])
     if event["generation"]:
-        raise LumaGenerationFailed(Generation.from_dict(event["generation"]))
-    error: LumaError = getattr(errors, event["error"], LumaError)(event["message"])
-    error.retry_may_help = event["retry_may_help"]
-    raise error
+        failed = Generation.from_dict(event["generation"])
+        raise LumaGenerationFailed(
+            replace(failed, moderated=event["moderated"], retry_may_help=event["retry_may_help"])
+        )
+    kind: type[LumaError] = getattr(errors, event["error"], LumaError)
+    raise kind(event["message"], retry_may_help=event["retry_may_help"])

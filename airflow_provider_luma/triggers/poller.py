@@ -31,7 +31,7 @@ from airflow_provider_luma.api import (
     LumaRateLimited,
     LumaServerError,
 )
-from airflow_provider_luma.api.waiting import LONGEST_PAUSE, backed_off
+from airflow_provider_luma.api.retry import backoff
 from airflow_provider_luma.triggers.query_many import CHUNK, FRESH_FOR, IN_A_ROW, QueryMany
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ class Poller:
 
     def _next_turn(self, ticket: Ticket, sent: float) -> float:
         """Return when to ask again; those asked singly, which came all at once, are spread over their interval."""
-        pause = backed_off(ticket.poll_interval, ticket.failures)
+        pause = backoff(ticket.poll_interval, ticket.failures)
         if self._many.size(self.loop.time()) == 1 and not ticket.spread:
             ticket.spread = True
             # Steps of the golden ratio leave the gaps even, however many there are.
@@ -300,7 +300,7 @@ class Poller:
     async def _failed(self, together: list[Ticket], error: LumaError, sent: float) -> None:
         count = len(together)
         redirected = error.status is not None and 300 <= error.status < 400
-        elsewhere = count == 1 and isinstance(error, LumaNotFound) and not error.of_gateway
+        elsewhere = count == 1 and isinstance(error, LumaNotFound) and not error.from_gateway
         if not isinstance(error, LumaNotFound | LumaInvalidRequest) or redirected or elsewhere:
             await self._in_trouble(together, error, sent)
             return
@@ -340,9 +340,9 @@ class Poller:
             self._again(together, (len(together) + 1) // 2)
             return
         if everyones or (self._failures >= IN_A_ROW and not suspect):
-            shortest = min(LONGEST_PAUSE, *(ticket.poll_interval for ticket in together))
+            shortest = min(60.0, *(ticket.poll_interval for ticket in together))
             failures = self._failures if everyones else self._failures - IN_A_ROW
-            pause = max(backed_off(shortest, failures), retry_after)
+            pause = max(backoff(shortest, failures), retry_after)
             jitter = random.uniform(1, 1.25)  # noqa: S311 - nothing here is a secret
             self._quiet_until = max(self._quiet_until, self.loop.time() + pause * jitter)
             if pause > LOOK_EVERY:

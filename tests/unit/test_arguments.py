@@ -5,9 +5,15 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_luma.api import LumaClient, LumaInvalidRequest
-from airflow_provider_luma.api.gateway import gateway_url, generation_path, request_body
+from airflow_provider_luma.api.arguments import check_generation_id
+from airflow_provider_luma.api.dialects import DIALECTS, gateway
+from airflow_provider_luma.api.url import base_url
 
 PROMPT = "A paper boat crosses a puddle"
+
+
+def request_body(arguments, extra_body=None):
+    return gateway.submission(arguments, extra_body).body
 
 
 @pytest.mark.parametrize(
@@ -73,19 +79,19 @@ def test_extra_body_type():
 def test_extra_body_not_json():
     """And of what JSON can hold; nothing is sent to find that out."""
     with pytest.raises(LumaInvalidRequest, match="cannot be written as JSON"):
-        LumaClient("127.0.0.1:1", "token", patience=0).submit(PROMPT, extra_body={"seed": object()})
+        LumaClient("127.0.0.1:1", "token", retry_for=0).submit(PROMPT, extra_body={"seed": object()})
 
 
-@pytest.mark.parametrize("task_id", ["", " ", ".", "..", None, ["a"], {"id": "a"}])
-def test_bad_id(task_id):
-    """What cannot be a task id is refused."""
-    with pytest.raises(LumaInvalidRequest, match="task id must be a string"):
-        generation_path(task_id)
+@pytest.mark.parametrize("generation_id", ["", " ", ".", "..", None, ["a"], {"id": "a"}])
+def test_bad_id(generation_id):
+    """What cannot be a generation id is refused."""
+    with pytest.raises(LumaInvalidRequest, match="generation id must be a string"):
+        check_generation_id(generation_id)
 
 
 def test_id_is_quoted():
-    """A task id cannot lead to another path."""
-    assert generation_path("../x?y") == "/luma/generations/..%2Fx%3Fy"
+    """A generation id cannot lead to another path."""
+    assert gateway.query("../x?y").path == "/luma/generations/..%2Fx%3Fy"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +118,7 @@ def test_id_is_quoted():
 def test_host(typed, url):
     """A host is understood in any form a person would type."""
     host, schema, port = typed
-    assert gateway_url(host, schema=schema, port=port) == url
+    assert base_url(host, DIALECTS["gateway"], schema=schema, port=port) == url
 
 
 @pytest.mark.parametrize(
@@ -131,11 +137,11 @@ def test_host(typed, url):
 def test_no_host(host):
     """What is no host is refused, without repeating a password in it."""
     with pytest.raises(LumaInvalidRequest) as caught:
-        gateway_url(host)
+        base_url(host, DIALECTS["gateway"])
     assert "pass@" not in str(caught.value)
 
 
 def test_schema():
     """A schema is http or https."""
     with pytest.raises(LumaInvalidRequest, match="schema must be http or https, got 'v1'"):
-        gateway_url("example.com", schema="v1")
+        base_url("example.com", DIALECTS["gateway"], schema="v1")

@@ -16,7 +16,9 @@ from airflow_provider_luma.api import (
     LumaRateLimited,
     LumaServerError,
 )
-from airflow_provider_luma.api.gateway import read_answer
+from airflow_provider_luma.api.dialects import Answer
+from airflow_provider_luma.api.dialects.gateway import read_answer
+from airflow_provider_luma.api.retry import MAX_RETRY_AFTER
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 HTML = b"<!DOCTYPE html><html><title>502 Bad Gateway</title>" + b"x" * 100_000
@@ -24,7 +26,7 @@ HTML = b"<!DOCTYPE html><html><title>502 Bad Gateway</title>" + b"x" * 100_000
 
 def refused(status, content, headers=None) -> LumaApiError:
     with pytest.raises(LumaApiError) as caught:
-        read_answer(status, content, headers or {}, call="Asking example.net")
+        read_answer(Answer(status, content, headers or {}), "Polling at example.net")
     return caught.value
 
 
@@ -78,7 +80,7 @@ def test_page(status, kind):
 
 
 @pytest.mark.parametrize(
-    ("content", "of_gateway"),
+    ("content", "from_gateway"),
     [
         (HTML, False),
         (b"", False),
@@ -87,9 +89,9 @@ def test_page(status, kind):
         (b'{"code": "x"}', True),
     ],
 )
-def test_whose_not_found(content, of_gateway):
+def test_whose_not_found(content, from_gateway):
     """Only in words of its own it is the gateway that knows no such thing."""
-    assert refused(404, content).of_gateway is of_gateway
+    assert refused(404, content).from_gateway is from_gateway
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b'{"id": "x', b"\xff\xfe"])
@@ -138,8 +140,8 @@ def test_retry_after_date():
 
 @pytest.mark.parametrize("header", ["99999999999999", "Fri, 01 Jan 2999 00:00:00 GMT"])
 def test_retry_after_for_ever(header):
-    """A wait that no one would wait is a day."""
-    assert refused(429, HTML, {"Retry-After": header}).retry_after == 86400
+    """A wait that no one would wait is cut to an hour."""
+    assert refused(429, HTML, {"Retry-After": header}).retry_after == MAX_RETRY_AFTER == 3600
 
 
 @pytest.mark.parametrize("header", [None, "", "soon", "-5", "nan", "Thu, 01 Jan 1970 00:00:00 GMT"])

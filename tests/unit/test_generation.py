@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_luma.api import Generation, GenerationState, LumaError, LumaGenerationFailed, LumaServerError
-from airflow_provider_luma.api.gateway import parse_generation, parse_generations, read_answer
+from airflow_provider_luma.api.dialects import Answer
+from airflow_provider_luma.api.dialects.gateway import parse_generation, parse_generations, read_answer
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 BOAT = "7c2f4b90-3d1e-4a55-9b0c-5f8e21d6a713"
@@ -20,11 +21,11 @@ CREATED = pendulum.datetime(2026, 1, 15, 9, 30, 0, 123456)
 
 
 def answered(fixture: str):
-    return read_answer(200, (FIXTURES / f"{fixture}.json").read_bytes(), {}, call="Asking")
+    return read_answer(Answer(200, (FIXTURES / f"{fixture}.json").read_bytes(), {}), "Polling")
 
 
 def parsed(fixture: str) -> Generation:
-    return parse_generation(answered(fixture), call="Asking")
+    return parse_generation(answered(fixture), "Polling")
 
 
 @pytest.mark.parametrize("shape", ["flat", "envelope", "bare"])
@@ -110,7 +111,7 @@ def test_unknown_word():
 
 def test_tasks_list():
     """Query-many answers with a list of generations, in any order."""
-    generations = parse_generations(answered("tasks_list"), call="Asking")
+    generations = parse_generations(answered("tasks_list"), "Polling")
     assert {generation.id: generation.state.value for generation in generations.values()} == {
         BOAT: "completed",
         "1f0a9c62-77d4-4e0b-8a93-c1d2e3f4a5b6": "processing",
@@ -120,7 +121,7 @@ def test_tasks_list():
 
 def test_tasks_envelope():
     """Or with rows of its task table, whose generation may not be there yet."""
-    generations = parse_generations(answered("tasks_envelope"), call="Asking")
+    generations = parse_generations(answered("tasks_envelope"), "Polling")
     assert [generation.state.value for generation in generations.values()] == [
         "pending",
         "processing",
@@ -134,7 +135,7 @@ def test_tasks_envelope():
 def test_row_outlives_generation():
     """A row that ended is believed, even if the generation in it still says otherwise."""
     row = {"task_id": "x", "status": "FAILURE", "fail_reason": "timed out", "data": {"id": "x", "state": "dreaming"}}
-    generation = parse_generation(row, call="Asking")
+    generation = parse_generation(row, "Polling")
     assert generation.state is GenerationState.FAILED
     assert generation.failure_reason == "timed out"
 
@@ -142,13 +143,13 @@ def test_row_outlives_generation():
 def test_suppliers_id():
     """Of two ids, the gateway's own is the generation's."""
     row = {"task_id": "x", "status": "IN_PROGRESS", "data": {"id": "supplier-9", "state": "processing"}}
-    assert parse_generation(row, call="Asking").id == "x"
-    assert parse_generation(row["data"], call="Asking", task_id="x").id == "x"
+    assert parse_generation(row, "Polling").id == "x"
+    assert parse_generation(row["data"], "Polling", generation_id="x").id == "x"
 
 
 def test_bad_row():
     """A row that cannot be read does not hide the others."""
-    assert set(parse_generations([None, {}, {"id": "x", "state": "pending"}, 7], call="Asking")) == {"x"}
+    assert set(parse_generations([None, {}, {"id": "x", "state": "pending"}, 7], "Polling")) == {"x"}
 
 
 @pytest.mark.parametrize(("finish_time", "expected"), [(0, None), (None, None), (1768469400, "2026-01-15T09:30:00Z")])
@@ -161,9 +162,9 @@ def test_finished_at(finish_time, expected):
 
 def test_id_left_out():
     """An answer with a state and without an id is about the generation that was asked for."""
-    assert parse_generation({"state": "pending"}, call="Asking", task_id="x").id == "x"
+    assert parse_generation({"state": "pending"}, "Polling", generation_id="x").id == "x"
     with pytest.raises(LumaServerError, match="holds no generation"):
-        parse_generation({"something": "else"}, call="Asking", task_id="x")
+        parse_generation({"something": "else"}, "Polling", generation_id="x")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_id_left_out():
 )
 def test_created_at(given_time, expected):
     """Times come as RFC 3339, seconds or milliseconds, and the year 1 is none."""
-    assert parse_generation({"id": "x", "created_at": given_time}, call="Asking").created_at == expected
+    assert parse_generation({"id": "x", "created_at": given_time}, "Polling").created_at == expected
 
 
 def test_as_dict():
@@ -227,9 +228,9 @@ def test_any_json(payload, status):
     content = json.dumps(payload).encode()
     for parse in (parse_generation, parse_generations):
         try:
-            found = parse(read_answer(status, content, {}, call="Asking"), call="Asking")
+            found = parse(read_answer(Answer(status, content, {}), "Polling"), "Polling")
         except LumaError as error:
-            assert str(error).startswith("Asking")  # noqa: PT017
+            assert str(error).startswith("Polling")  # noqa: PT017
         else:
             assert isinstance(found, Generation) or all(isinstance(one, Generation) for one in found.values())
             json.dumps([one.as_dict() for one in (found.values() if isinstance(found, dict) else [found])])
@@ -239,9 +240,9 @@ def test_any_json(payload, status):
 def test_any_bytes(content, status):
     """So are any bytes."""
     try:
-        found = parse_generation(read_answer(status, content, {}, call="Asking"), call="Asking")
+        found = parse_generation(read_answer(Answer(status, content, {}), "Polling"), "Polling")
     except LumaError as error:
-        assert str(error).startswith("Asking")  # noqa: PT017
+        assert str(error).startswith("Polling")  # noqa: PT017
     else:
         assert isinstance(found, Generation)
 
@@ -249,4 +250,4 @@ def test_any_bytes(content, status):
 def test_deep_json():
     """JSON too deep to read is an error of the gateway's, not a crash of ours."""
     with pytest.raises(LumaServerError):
-        read_answer(200, b"[" * 100_000, {}, call="Asking")
+        read_answer(Answer(200, b"[" * 100_000, {}), "Polling")

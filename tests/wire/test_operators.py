@@ -382,7 +382,7 @@ class TestSensor:
         """A sensor that pokes does not ask again before the gateway wants it to."""
         sandbox.weather(status={"429": 1})
         sensor = LumaGenerationSensor(task_id="wait", generation_id="x", poke_interval=100)
-        sensor._hook = LumaHook(patience=0)
+        sensor._hook = LumaHook(retry_for=0)
         sensor._wait = Wait("x", log=logging.getLogger("test"))
         assert not sensor.poke({"ti": ti})
         asked = sandbox.report()["requests"]

@@ -140,11 +140,11 @@ class TestTogether:
 
         async def alone(generation_id):
             """As this trigger was before it shared a poller."""
-            hook = LumaHook(patience=0)
+            hook = LumaHook(retry_for=0)
             await sync_to_async(hook.get_conn)()
             wait = Wait(generation_id, log=hook.log)
             while True:
-                seen = wait.saw(await asyncio.to_thread(hook.get_generation, generation_id))
+                seen = wait.update(await asyncio.to_thread(hook.get_generation, generation_id))
                 if seen:
                     return
                 await asyncio.sleep(wait.pause(5))

@@ -102,7 +102,7 @@ def charged(sandbox):
 @pytest.fixture
 def impatient(monkeypatch):
     """No call is repeated."""
-    monkeypatch.setattr(LumaHook.__init__, "__kwdefaults__", {"patience": 0})
+    monkeypatch.setattr(LumaHook.__init__, "__kwdefaults__", {"retry_for": 0})
 
 
 @pytest.mark.usefixtures("connection")

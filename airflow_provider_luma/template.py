@@ -1,4 +1,4 @@
-"""What is not known before the task runs."""
+"""Arguments that are only known when the task runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def is_template(value: Any) -> bool:
-    """Say whether a value is only known when the task runs: an XComArg, or text with Jinja in it."""
+    """Return whether a value is only known when the task runs: an XComArg, or text with Jinja in it."""
     if isinstance(value, str):
         return "{{" in value or "{%" in value
     if isinstance(value, Mapping):
@@ -15,3 +15,8 @@ def is_template(value: Any) -> bool:
     if hasattr(value, "joinpath"):
         return is_template(str(value))
     return hasattr(value, "resolve")
+
+
+def parse_bool(value: str) -> bool | str:
+    """Return what a text means that says true or false, as of a template or a URI; any other as it is."""
+    return {"true": True, "false": False}.get(value.strip().lower(), value)
