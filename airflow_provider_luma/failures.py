@@ -1,4 +1,4 @@
-"""How an error of Luma's fails a task."""
+"""How a task ends that has no video: with an error of Luma's, or stopped by a person."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from airflow_provider_luma.api.errors import LumaError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+STILL_RUNNING = (
+    "Luma has no way to cancel: generation %s goes on and is paid for. "
+    "Its video can be had later with LumaGenerationSensor and this id."
+)
 
 
 @contextmanager

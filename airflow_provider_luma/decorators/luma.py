@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
@@ -13,15 +12,11 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
-from airflow_provider_luma.api import LumaInvalidRequest
+from airflow_provider_luma.api.errors import LumaInvalidRequest
 from airflow_provider_luma.operators.luma import LumaGenerateVideoOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
-
-    from airflow_provider_luma.api import Generation
-    from airflow_provider_luma.hooks.luma import LumaHook
-    from airflow_provider_luma.operators.submission import Submission
 
 
 class _LumaVideoDecoratedOperator(DecoratedOperator, LumaGenerateVideoOperator):
@@ -38,29 +33,18 @@ class _LumaVideoDecoratedOperator(DecoratedOperator, LumaGenerateVideoOperator):
         **LumaGenerateVideoOperator.template_fields_renderers,
     }
     custom_operator_name = "@task.luma_video"
-    late: ClassVar[tuple[str, ...]] = ("user_prompt",)
-    same_at_each_try = False
-    _context: Context | None = None
-    _given_by_function: Mapping[str, Any] = MappingProxyType({})
+    prompt_is_late = True
+    _called = False
 
     def execute(self, context: Context) -> str:
-        """Call the function, unless an earlier try has, and submit what it returns."""
-        self._context = context
+        """Submit what the function returns, or resume what an earlier try submitted."""
         return LumaGenerateVideoOperator.execute(self, context)
 
-    def _request(self) -> dict[str, Any]:
-        self._call()
-        return super()._request()
-
-    def _submit(self, hook: LumaHook, witness: Submission) -> Generation:
-        self._call()
-        return super()._submit(hook, witness)
-
-    def _call(self) -> None:
+    def _load_arguments(self, context: Context) -> None:
         """Call the function, once, and make what it returns the operator's arguments."""
-        if self._context is None:
+        if self._called:
             return
-        context, self._context = self._context, None
+        self._called = True
         context_merge(context, self.op_kwargs)
         returned = self.python_callable(*self.op_args, **determine_kwargs(self.python_callable, self.op_args, context))
         given = {"user_prompt": returned} if isinstance(returned, str) else returned
@@ -70,24 +54,10 @@ class _LumaVideoDecoratedOperator(DecoratedOperator, LumaGenerateVideoOperator):
                 f"A @task.luma_video function returns a prompt, or a dict of some of {', '.join(known)}; "
                 f"got {returned!r:.200}."
             )
-        self._take(given)
-
-    def _take(self, given: Mapping[str, Any]) -> None:
-        self._given_by_function = given
         for name, value in given.items():
             setattr(self, name, value)
         # So that Airflow shows what was submitted.
         self.overwrite_rtif_after_execution = True
-
-    def _kept(self) -> dict[str, Any]:
-        # What Airflow shows of an image is enough here, too.
-        return {"given": {name: getattr(self, name) for name in self._given_by_function}}
-
-    def execute_complete(self, context: Context, event: dict[str, Any], given: Mapping[str, Any]) -> str:  # type: ignore[override]
-        """Go on where the trigger left off, knowing again what the function had returned."""
-        if given:
-            self._take(given)
-        return LumaGenerateVideoOperator.execute_complete(self, context, event)
 
 
 def luma_video_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:

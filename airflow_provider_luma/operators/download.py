@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_provider_luma import DEFAULT_CONN_ID
 from airflow_provider_luma.api import Generation, GenerationState, LumaGenerationFailed, LumaInvalidRequest
 from airflow_provider_luma.api.arguments import check_generation_id
 from airflow_provider_luma.failures import fail_without_retry
-from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.links.luma import LINKS
-from airflow_provider_luma.operators.lineage import announce, collect, openlineage
+from airflow_provider_luma.operators.outcome import reporting
 from airflow_provider_luma.template import is_template, parse_bool
-from airflow_provider_luma.ui.record import recording
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +65,7 @@ class LumaDownloadVideoOperator(BaseOperator):
         destination: str | ObjectStoragePath,
         asset: str = "video",
         replace: bool | str = False,
-        luma_conn_id: str = LumaHook.default_conn_name,
+        luma_conn_id: str = DEFAULT_CONN_ID,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -76,7 +75,6 @@ class LumaDownloadVideoOperator(BaseOperator):
         self.replace = replace
         self.luma_conn_id = luma_conn_id
         self._source: list[str] = []
-        self._stored: list[str] = []
         with fail_without_retry():
             if not is_template(generation):
                 _generation(generation)
@@ -88,35 +86,28 @@ class LumaDownloadVideoOperator(BaseOperator):
     def execute(self, context: Context) -> str:
         """Store the file, and return its URI."""
         began = time.monotonic()
-        with recording(self, context) as record, fail_without_retry(LumaGenerationFailed):
+        with reporting(self, context) as outcome, fail_without_retry(LumaGenerationFailed):
             _check_asset(self.asset)
             self.replace = _parse_flag(self.replace)
             known = _generation(self.generation)
             # Only now, or every DAG that mentions this operator would pay for fsspec when it is parsed.
             from airflow_provider_luma.operators import storage
 
-            record(generation_id=known.id, **({"generation": known.as_dict()} if known.state.terminal else {}))
+            outcome.record(generation_id=known.id, **({"generation": known.as_dict()} if known.state.terminal else {}))
             path = storage.place(self.destination, FILE_NAMES[self.asset].format(known.id))
             file = self._download(context, known, path)
             uri = storage.uri_of(path)
-            record(stored=uri)
+            outcome.record(stored=uri)
             self.watch_url = known.video_url or (self._source[0] if self._source and self.asset == "video" else None)
         download = {"path": uri, **file, "seconds": round(time.monotonic() - began, 3)}
-        self._stored.append(uri)
-        collect(LumaHook(self.luma_conn_id), inputs=self._source, outputs=self._stored)
-        announce(context, self.outlets, uri, {"generation_id": known.id, "uri": uri, **file})
-        if self.do_xcom_push:
-            context["ti"].xcom_push(key="download", value=download)
+        outcome.emit(uri, {"generation_id": known.id, "uri": uri, **file}, inputs=self._source)
+        outcome.push("download", download)
         self.log.info("%s: %s bytes, SHA-256 %s.", uri, f"{file['size']:,}", file["sha256"])
         return uri
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002
-        """Return what OpenLineage is told, by its provider, which calls this."""
-        facts = {"generationId": _generation(self.generation).id, "asset": self.asset}
-        return openlineage(self._source, self._stored, facts)
-
     def _download(self, context: Context, known: Generation, path: ObjectStoragePath) -> dict[str, Any]:
         """Return size, checksum and type of the file that is at the path now."""
+        from airflow_provider_luma.hooks.luma import LumaHook
         from airflow_provider_luma.operators import storage
 
         hook = LumaHook(self.luma_conn_id)

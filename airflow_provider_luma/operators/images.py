@@ -6,44 +6,16 @@ import base64
 import logging
 from typing import Any
 
-from airflow_provider_luma.api import LumaError, LumaInvalidRequest
-from airflow_provider_luma.template import is_template
+from airflow_provider_luma.api.errors import LumaError, LumaInvalidRequest
 
 log = logging.getLogger(__name__)
 
 MAX_IMAGE_BYTES = 10 * 1024 * 1024
 
 
-class ImageField:
-    """
-    An operator's argument that may hold a whole image as a ``data:`` URI, of which it shows only what it is.
-
-    Airflow stores what a template field holds, and shows it to whoever looks at the task. The value itself is under
-    the same name with an underscore before it.
-    """
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = f"_{name}"
-
-    def __get__(self, operator: Any, owner: type | None = None) -> Any:
-        return self if operator is None else _shown(getattr(operator, self._name, None))
-
-    def __set__(self, operator: Any, value: Any) -> None:
-        # Airflow sets, once it has rendered it, what it has read here.
-        if value is None or value != self.__get__(operator):
-            setattr(operator, self._name, value)
-
-
-def _shown(value: Any) -> Any:
-    # What has Jinja in it is Airflow's to look at, and to know again: it renders no text that comes out of an XCom.
-    if isinstance(value, str) and value.lower().startswith("data:") and not is_template(value):
-        return f"{value.partition(',')[0][:40]},… ({len(value):,} characters)"
-    return value
-
-
 def is_stored(image: Any) -> bool:
     """
-    Say whether an image has to be read here, the gateway being unable to.
+    Return whether an image has to be read here, as the API cannot.
 
     :raises LumaInvalidRequest: it is neither a path nor a URL.
     """
@@ -58,9 +30,14 @@ def is_stored(image: Any) -> bool:
     return True
 
 
+def image_uri(image: str) -> str:
+    """Return the URI of an image, with its scheme also where a plain path was given."""
+    return f"file://{image}" if image.startswith("/") else image
+
+
 def data_uri(source: Any, argument: str) -> str:
     """
-    Return an image out of storage as the gateway takes it.
+    Return an image out of storage as a request has it.
 
     :param source: where it is.
     :param argument: what it is for, to be named in an error.

@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-import random
 from abc import abstractmethod
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow.providers.common.compat.sdk import XCOM_RETURN_KEY, BaseOperator, conf
-from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
-from pendulum import DateTime
+from airflow.providers.common.compat.sdk import BaseOperator, conf
 
-from airflow_provider_luma.api import LumaAmbiguousSubmission, LumaRateLimited
-from airflow_provider_luma.api.arguments import ARGUMENT_TYPES, EXTEND_ARGUMENTS, check_generation_id, merge_arguments
+from airflow_provider_luma import DEFAULT_CONN_ID
+from airflow_provider_luma.api.arguments import (
+    ARGUMENT_TYPES,
+    EXTEND_ARGUMENTS,
+    check_generation_id,
+    merge_arguments,
+)
 from airflow_provider_luma.api.dialects import check_arguments
-from airflow_provider_luma.failures import fail_without_retry
-from airflow_provider_luma.hooks.luma import LumaHook
+from airflow_provider_luma.api.errors import LumaAmbiguousSubmission, LumaRateLimited
+from airflow_provider_luma.api.retry import backoff
+from airflow_provider_luma.failures import STILL_RUNNING, fail_without_retry
 from airflow_provider_luma.links.luma import LINKS
 from airflow_provider_luma.operators.download import LumaDownloadVideoOperator
-from airflow_provider_luma.operators.images import ImageField, data_uri, is_stored
-from airflow_provider_luma.operators.lineage import announce, collect, openlineage, without_images, without_keys
-from airflow_provider_luma.operators.submission import WAYS_ON, Submission, remember_success
+from airflow_provider_luma.operators.images import data_uri, image_uri, is_stored
+from airflow_provider_luma.operators.outcome import RETURN_KEY, Outcome, reporting
+from airflow_provider_luma.operators.submission import HOW_TO_RESOLVE, Submission, remember_success
 from airflow_provider_luma.template import is_template, parse_bool
-from airflow_provider_luma.triggers.luma import STILL_GOING, LumaGenerationTrigger, generation_from
-from airflow_provider_luma.ui.record import recording
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_provider_luma.api import Generation
+    from airflow_provider_luma.hooks.luma import LumaHook
 
 __all__ = ["LumaDownloadVideoOperator", "LumaExtendVideoOperator", "LumaGenerateVideoOperator"]
 
 IMAGES = ("image_url", "image_end_url")
-RECORDED = ("user_prompt", "model_name", "resolution", "duration", *IMAGES)
+SHOWN = ("user_prompt", "model_name", "resolution", "duration", *IMAGES)
+"""What the Luma tab shows of a request: extra_body and notify_hook may hold secrets, which no XCom hides."""
 
 
 class _SubmittingOperator(BaseOperator):
@@ -43,31 +46,26 @@ class _SubmittingOperator(BaseOperator):
     What the operators that pay for a generation share.
 
     :param luma_conn_id: the Airflow connection that holds the token.
-    :param extra_body: fields that the gateway takes and this operator has no argument for, sent as they are.
+    :param extra_body: fields that the API takes and this operator has no argument for, sent as they are.
     :param wait_for_completion: whether the task lasts until the video is there; else it ends once it is submitted.
     :param deferrable: whether a task that waits does so in the triggerer, without a worker.
-    :param poll_interval: seconds between two questions while it waits.
-    :param on_ambiguous_submission: what to do where an earlier try may have been charged and nobody can know.
+    :param poll_interval: seconds between two polls while it waits.
+    :param on_ambiguous_submission: what to do where an earlier try may have been charged and the answer was lost.
     """
 
     arguments: ClassVar[tuple[str, ...]]
-    """The arguments that go into the request, by the gateway's own names."""
+    """The arguments that go into the request, by the names that users type."""
 
-    late: ClassVar[tuple[str, ...]] = ()
-    """Those that are only known when the task runs, whatever they look like."""
+    prompt_is_late: ClassVar[bool] = False
+    """Whether the prompt is only known when the task runs, and may be another one at each try."""
 
-    same_at_each_try: ClassVar[bool] = True
-    """Whether a retry makes the same request, unless somebody has changed it."""
-
-    image_url = ImageField()
-    image_end_url = ImageField()
     operator_extra_links = LINKS
     watch_url: str | None = None
 
     def __init__(
         self,
         *,
-        luma_conn_id: str = LumaHook.default_conn_name,
+        luma_conn_id: str = DEFAULT_CONN_ID,
         extra_body: dict[str, Any] | None = None,
         wait_for_completion: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
@@ -84,127 +82,130 @@ class _SubmittingOperator(BaseOperator):
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.on_ambiguous_submission = on_ambiguous_submission
-        self._submitted: str | None = None
         self._submission: Submission | None = None
-        self._made: list[str] = []
         # Not when it is done but when Airflow has taken note: until then it may still fail, and be tried again.
         self.on_success_callback = [*self.on_success_callback, remember_success]
 
     def execute(self, context: Context) -> str:
-        """Submit, or go on with what an earlier try submitted; push the task id, and wait where that was asked for."""
+        """Submit, or resume what an earlier try submitted; push the generation id, and wait where that is wanted."""
+        from airflow_provider_luma.hooks.luma import LumaHook
+
         hook = LumaHook(self.luma_conn_id)
-        with recording(self, context) as record, fail_without_retry():
-            if self.same_at_each_try:
-                record(request=self._recorded())
-            self._submission = submission = Submission(context, self._request, self.log)
-            resubmit = self.on_ambiguous_submission == "resubmit"
-            # One look is enough here: who cannot be asked now is waited for.
-            asking = LumaHook(self.luma_conn_id, retry_for=0)
-            generation_id = submission.taken_up(asking, resubmit=resubmit, compare=self.same_at_each_try)
-            generation_id = generation_id or self._submit_now(context, hook, submission)
-            self._submitted = generation_id
-            if self.do_xcom_push:
-                context["ti"].xcom_push(key=XCOM_RETURN_KEY, value=generation_id)
-            record(request=self._recorded(), generation_id=generation_id, submitted_at=submission.submitted_at)
+        with reporting(self, context) as outcome, fail_without_retry():
+            if not self.prompt_is_late:
+                outcome.record(request=self._shown())
+            generation_id = self._get_or_submit(context, hook)
+            outcome.push(RETURN_KEY, generation_id)
+            submitted_at = self._submission and self._submission.submitted_at
+            outcome.record(request=self._shown(), generation_id=generation_id, submitted_at=submitted_at)
             if not self.wait_for_completion:
-                announce(context, self.outlets, None, {"generation_id": generation_id})
+                outcome.emit(None, {"generation_id": generation_id}, inputs=self._image_uris())
                 return generation_id
             if self.deferrable:
-                self.defer(
-                    trigger=LumaGenerationTrigger(generation_id, self.luma_conn_id, self.poll_interval),
-                    method_name=self.execute_complete.__name__,
-                    kwargs=self._kept(),
-                    timeout=self._time_left(context),
-                )
+                self._defer_wait(context, generation_id)
             generation = hook.wait_for_generation(generation_id, poll_interval=self.poll_interval)
-            return self._finish(context, generation, record)
+            return self._finish(generation, outcome)
 
     def execute_later(self, context: Context, event: dict[str, Any]) -> str:  # noqa: ARG002
-        """Go on after the gateway had told to wait."""
+        """Try again after the API had asked to wait."""
         return self.execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
-        """Go on where the trigger left off."""
-        with recording(self, context, resumed=True) as record, fail_without_retry():
-            return self._finish(context, generation_from(event), record)
+        """Take what the trigger brought."""
+        from airflow_provider_luma.triggers.luma import generation_from
+
+        with reporting(self, context, resumed=True) as outcome, fail_without_retry():
+            return self._finish(generation_from(event), outcome)
 
     def on_kill(self) -> None:
-        """Say what goes on when this task does not, and let no submission begin any more."""
-        if self._submission:
-            self._submission.stopped = True
-            if self._submission.under_way:
-                self.log.warning("A submission has left and its answer has not come: it may be charged.")
-        if self._submitted:
-            self.log.warning(STILL_GOING, self._submitted)
+        """Log what goes on when this task does not, and let no submission begin any more."""
+        if not self._submission:
+            return
+        self._submission.stopped = True
+        if self._submission.in_flight:
+            self.log.warning("A submission has left and its answer has not come: it may be charged.")
+        if self._submission.generation_id:
+            self.log.warning(STILL_RUNNING, self._submission.generation_id)
 
-    def _kept(self) -> dict[str, Any]:
-        """Return what the process that goes on after the wait has to know, as arguments of its method."""
-        return {}
+    def _get_or_submit(self, context: Context, hook: LumaHook) -> str:
+        from airflow_provider_luma.hooks.luma import LumaHook
 
-    def _finish(self, context: Context, generation: Generation, record: Callable[..., None]) -> str:
-        self._submitted = generation.id
-        self.watch_url = generation.video_url
-        record(generation=generation.as_dict(), seen_at=DateTime.now("UTC").to_iso8601_string())
-        if not generation.video_url:
-            self.log.warning("Generation %s is completed, but the gateway gives no URL of its video.", generation.id)
-        if self.do_xcom_push:
-            context["ti"].xcom_push(key="generation", value=generation.as_dict())
-        if generation.video_url:
-            self._made.append(generation.video_url)
-            collect(LumaHook(self.luma_conn_id), outputs=self._made)
-        announce(
-            context, self.outlets, generation.video_url, {"generation_id": generation.id, "uri": generation.video_url}
+        submission = self._submission = Submission(
+            context, lambda: self._request(context), self.log, same_request=not self.prompt_is_late
         )
-        return generation.id
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002
-        """Return what OpenLineage is told, by its provider, which calls this."""
-        from airflow_provider_luma.operators import storage
-
-        given = self._given()
-        images = [given[name] for name in IMAGES if given.get(name)]
-        read = [storage.uri_of(storage.open_path(image)) if is_stored(image) else image for image in images]
-        request = {name: value for name, value in self._request_shown().items() if name not in IMAGES}
-        facts = {"generationId": self._submitted, "request": request}
-        return openlineage([uri for uri in read if not uri.lower().startswith("data:")], self._made, facts)
-
-    def _submit_now(self, context: Context, hook: LumaHook, submission: Submission) -> str:
+        resubmit = self.on_ambiguous_submission == "resubmit"
+        # One poll is enough here: where it fails, the wait will poll again.
+        generation_id = submission.resume_id(LumaHook(self.luma_conn_id, retry_for=0), resubmit=resubmit)
+        if generation_id:
+            return generation_id
+        self._load_arguments(context)
         try:
             generation = self._submit(hook, submission)
         except LumaRateLimited as error:
-            seconds = (error.retry_after or 60.0) + random.uniform(0, 10)  # noqa: S311
-            self.log.info("%s Deferring for %.0f s, then submitting.", error, seconds)
-            self.defer(
-                trigger=TimeDeltaTrigger(timedelta(seconds=seconds)),
-                method_name=self.execute_later.__name__,
-                timeout=self._time_left(context),
-            )
+            self._defer_submission(context, error)
         except LumaAmbiguousSubmission as error:
-            error.retry_may_help = self.on_ambiguous_submission == "resubmit"
-            error.args = (f"{error} {WAYS_ON}",)
-            raise
+            raise LumaAmbiguousSubmission(
+                f"{error} {HOW_TO_RESOLVE}",
+                status=error.status,
+                code=error.code,
+                request_id=error.request_id,
+                retry_may_help=resubmit,
+            ) from error
         self.log.info("Submitted generation %s.", generation.id)
         submission.accepted(generation.id)
         return generation.id
 
+    def _finish(self, generation: Generation, outcome: Outcome) -> str:
+        outcome.finished(generation)
+        outcome.push("generation", generation.as_dict())
+        if not generation.video_url:
+            self.log.warning("Generation %s is completed, but there is no URL of its video.", generation.id)
+        made = {"generation_id": generation.id, "uri": generation.video_url}
+        outcome.emit(generation.video_url, made, inputs=self._image_uris())
+        return generation.id
+
+    def _defer_wait(self, context: Context, generation_id: str) -> None:
+        from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
+
+        self.defer(
+            trigger=LumaGenerationTrigger(generation_id, self.luma_conn_id, self.poll_interval),
+            method_name=self.execute_complete.__name__,
+            timeout=self._time_left(context),
+        )
+
+    def _defer_submission(self, context: Context, error: LumaRateLimited) -> None:
+        from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+
+        seconds = backoff(60.0, 0, error.retry_after)
+        self.log.info("%s Deferring for %.0f s, then submitting.", error, seconds)
+        self.defer(
+            trigger=TimeDeltaTrigger(timedelta(seconds=seconds)),
+            method_name=self.execute_later.__name__,
+            timeout=self._time_left(context),
+        )
+
     def _time_left(self, context: Context) -> timedelta | None:
-        """Return what is left of the execution time-out, which Airflow itself begins anew at each deferral."""
+        """Return what is left of the execution time-out, which Airflow itself starts again at each deferral."""
         if self.execution_timeout is None:
             return None
         spent = datetime.now(timezone.utc) - context["ti"].start_date
         return max(self.execution_timeout - spent, timedelta(seconds=1))
 
     @abstractmethod
-    def _submit(self, hook: LumaHook, witness: Submission) -> Generation:
+    def _submit(self, hook: LumaHook, listener: Submission) -> Generation:
         """Send the request."""
 
-    def _request(self) -> dict[str, Any]:
-        """Return the body to send, and what else makes this request this one and no other."""
-        return merge_arguments(self._given(), self.extra_body)
+    def _load_arguments(self, context: Context) -> None:
+        """Set the arguments that are only known now, if there are any and they are not set yet."""
 
-    def _given(self) -> dict[str, Any]:
-        """Return the request's arguments; a template that says True, False or None in words means it."""
-        given = self._raw()
+    def _request(self, context: Context) -> dict[str, Any]:
+        """Return what makes this request this one and no other."""
+        self._load_arguments(context)
+        return merge_arguments(self._arguments(), self.extra_body)
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return the request's arguments; a template that renders to True, False or None in words means it."""
+        given = self._raw_arguments()
         for name, value in given.items():
             if value == "None":
                 given[name] = None
@@ -212,50 +213,41 @@ class _SubmittingOperator(BaseOperator):
                 given[name] = parse_bool(value)
         return given
 
-    def _request_shown(self) -> dict[str, Any]:
-        """Return the request's arguments as anybody may see them."""
-        # Nothing here has been checked yet.
-        extra_body = self.extra_body if isinstance(self.extra_body, dict) else {}
-        given = {**self._given(), **extra_body}
-        shown = {name: without_images(value) for name, value in given.items() if value is not None}
-        if "notify_hook" in shown:
-            shown["notify_hook"] = without_keys(str(shown["notify_hook"]))
-        return shown
-
-    def _recorded(self) -> dict[str, Any]:
-        """Return what the Luma tab shows of the request: extra_body may hold secrets, which no XCom hides."""
-        return {name: value for name, value in self._request_shown().items() if name in RECORDED}
-
-    def _raw(self) -> dict[str, Any]:
-        """Return the request's arguments as they were given, images and all."""
-        given = {name: getattr(self, f"_{name}" if name in IMAGES else name) for name in self.arguments}
+    def _raw_arguments(self) -> dict[str, Any]:
+        """Return the request's arguments as they were given, paths as text."""
+        given = {name: getattr(self, name) for name in self.arguments}
         return {name: str(value) if hasattr(value, "joinpath") else value for name, value in given.items()}
 
-    def _sent(self, hook: LumaHook) -> dict[str, Any]:
-        """Return the request's arguments with the images that they name, read only now that they are needed."""
-        given = self._given()
+    def _payload(self) -> dict[str, Any]:
+        """Return the arguments as they are sent: images out of storage are read only now."""
+        given = self._arguments()
         for name in IMAGES:
-            if image := given.get(name):
-                if is_stored(image):
-                    given[name] = data_uri(image, name)
-                elif image.lower().startswith("http"):
-                    collect(hook, inputs=[image])
+            if (image := given.get(name)) and is_stored(image):
+                given[name] = data_uri(image, name)
         return given
 
+    def _shown(self) -> dict[str, Any]:
+        """Return the arguments as anybody may see them: no image, and no other secret."""
+        given = {name: value for name, value in self._arguments().items() if name in SHOWN and value is not None}
+        return {name: "data:…" if str(value).lower().startswith("data:") else value for name, value in given.items()}
+
+    def _image_uris(self) -> list[str]:
+        given = self._arguments()
+        return [image_uri(given[name]) for name in IMAGES if given.get(name)]
+
     def _check_literals(self) -> None:
-        """Raise LumaInvalidRequest for what is wrong whatever the templates in it turn out to be."""
-        given = self._raw()
-        templates = [name for name, value in given.items() if is_template(value) or name in self.late]
-        given.update((name, given[name] or name) for name in self.late)
+        """Raise what is wrong whatever the templates in it turn out to be."""
+        given = self._raw_arguments()
+        templated = [name for name, value in given.items() if is_template(value)]
         extra_body = None if is_template(self.extra_body) else self.extra_body
-        if is_template(self.extra_body) and not given["user_prompt"]:
-            # It may hold the prompt.
-            given["user_prompt"] = self.extra_body
-            templates.append("user_prompt")
+        # A template for extra_body may hold the prompt.
+        if not given["user_prompt"] and (self.prompt_is_late or is_template(self.extra_body)):
+            given["user_prompt"] = "late"
+            templated.append("user_prompt")
         with fail_without_retry():
-            check_arguments(given, extra_body, templates)
+            check_arguments(given, extra_body, templated)
             for name in IMAGES:
-                if given.get(name) and name not in templates:
+                if given.get(name) and name not in templated:
                     is_stored(given[name])
 
 
@@ -263,14 +255,14 @@ class LumaGenerateVideoOperator(_SubmittingOperator):
     """
     Submit a generation to Luma, and wait for the video if asked to.
 
-    The task id of the generation is the ``return_value`` XCom, pushed as soon as it is known. A task that waited also
-    pushes the finished generation, as the sensor returns it, under the key ``generation``.
+    The generation id is the ``return_value`` XCom, pushed as soon as it is known. A task that waited also pushes the
+    finished generation, as the sensor returns it, under the key ``generation``.
 
     Arguments that are left out are not sent. A request that is wrong, a bad token and a prompt that moderation
     refuses fail the task without another try.
 
-    On Airflow 3.3 and later no retry pays a second time: it goes on with the generation that an earlier try submitted,
-    unless that failed. Clearing a task that succeeded submits anew.
+    On Airflow 3.3 and later no retry pays a second time: it resumes the generation that an earlier try submitted,
+    unless that failed. Clearing a task that succeeded submits again.
 
     :param user_prompt: what to show, 3 to 5,000 characters; may be left out where there is an image.
     :param model_name: ``ray-v1``, ``ray-v2``, or whatever else the gateway has by now.
@@ -282,13 +274,13 @@ class LumaGenerateVideoOperator(_SubmittingOperator):
         10 MiB that ``ObjectStoragePath`` opens, such as ``s3://conn_id@bucket/key`` or ``/folder/file``.
     :param image_end_url: the last frame, likewise.
     :param notify_hook: URL that the gateway calls back when the generation is finished.
-    :param extra_body: fields that the gateway takes and this operator has no argument for, sent as they are.
+    :param extra_body: fields that the API takes and this operator has no argument for, sent as they are.
     :param luma_conn_id: the Airflow connection that holds the token.
     :param wait_for_completion: whether the task lasts until the video is there; else it ends once it is submitted.
     :param deferrable: whether a task that waits does so in the triggerer, without a worker; the default is Airflow's
         ``[operators] default_deferrable``.
-    :param poll_interval: seconds between two questions while it waits, default 5.
-    :param on_ambiguous_submission: what to do where an earlier try may have been charged and nobody can know:
+    :param poll_interval: seconds between two polls while it waits, default 5.
+    :param on_ambiguous_submission: what to do where an earlier try may have been charged and its answer was lost:
         ``fail`` (the default) the task for good, or ``resubmit``, which may pay a second time.
     """
 
@@ -322,18 +314,18 @@ class LumaGenerateVideoOperator(_SubmittingOperator):
         self.notify_hook = notify_hook
         self._check_literals()
 
-    def _submit(self, hook: LumaHook, witness: Submission) -> Generation:
-        return hook.submit(**self._sent(hook), extra_body=self.extra_body, listener=witness)
+    def _submit(self, hook: LumaHook, listener: Submission) -> Generation:
+        return hook.submit(**self._payload(), extra_body=self.extra_body, listener=listener)
 
 
 class LumaExtendVideoOperator(_SubmittingOperator):
     """
-    Submit the continuation of a finished generation, and wait for the video if asked to.
+    Submit the continuation of a completed generation, and wait for the video if asked to.
 
     It is a new generation with an id and a price of its own. What is pushed to XCom and what fails the task is the
     same as for :class:`LumaGenerateVideoOperator`.
 
-    :param generation_id: the task id of the generation to continue, which must be completed.
+    :param generation_id: the id of the generation to continue, which must be completed.
 
     The other parameters are those of :class:`LumaGenerateVideoOperator` that the gateway takes here: ``user_prompt``,
     ``expand_prompt``, ``image_url``, ``image_end_url``, ``notify_hook``, ``extra_body``, and those about the
@@ -367,8 +359,8 @@ class LumaExtendVideoOperator(_SubmittingOperator):
             with fail_without_retry():
                 check_generation_id(generation_id)
 
-    def _request(self) -> dict[str, Any]:
-        return {**super()._request(), "extended generation": self.generation_id}
+    def _request(self, context: Context) -> dict[str, Any]:
+        return {**super()._request(context), "extended generation": self.generation_id}
 
-    def _submit(self, hook: LumaHook, witness: Submission) -> Generation:
-        return hook.extend(self.generation_id, **self._sent(hook), extra_body=self.extra_body, listener=witness)
+    def _submit(self, hook: LumaHook, listener: Submission) -> Generation:
+        return hook.extend(self.generation_id, **self._payload(), extra_body=self.extra_body, listener=listener)

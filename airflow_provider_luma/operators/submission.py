@@ -8,8 +8,13 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_luma.api import GenerationState, LumaAmbiguousSubmission, LumaGenerationFailed, LumaNotFound
-from airflow_provider_luma.api.errors import LumaError
+from airflow_provider_luma.api.errors import (
+    LumaAmbiguousSubmission,
+    LumaError,
+    LumaGenerationFailed,
+    LumaNotFound,
+)
+from airflow_provider_luma.api.generation import GenerationState
 from airflow_provider_luma.api.waiting import UNKNOWN_ID_GRACE
 
 if TYPE_CHECKING:
@@ -21,11 +26,11 @@ if TYPE_CHECKING:
 
 STORE_KEY = "luma_submission"
 
-WAYS_ON = (
-    "Look at the account's usage at the gateway, and for a task id in the log of the try before. If it was not charged "
-    f"or a second charge is fine, delete the key {STORE_KEY} in the task instance's Storage tab and clear the task, or "
-    'set on_ambiguous_submission="resubmit". If it was charged, add its task id to that key as generation_id and clear '
-    "the task, which then goes on with it."
+HOW_TO_RESOLVE = (
+    "Look at the account's usage at the gateway, and for a generation id in the log of the try before. If it was not "
+    f"charged or a second charge is fine, delete the key {STORE_KEY} in the task instance's Storage tab and clear the "
+    'task, or set on_ambiguous_submission="resubmit". If it was charged, add its id to that key as generation_id and '
+    "clear the task, which then resumes it."
 )
 
 
@@ -41,92 +46,80 @@ class Submission:
     Airflow before 3.3 has no such store; nothing is remembered there.
 
     :param context: the running task's.
-    :param request: gives the body to send, and what else tells one request from another; called when that is needed.
-    :param log: where to say what was decided.
+    :param request: gives what tells one request from another; called when that is needed.
+    :param log: where decisions are written.
+    :param same_request: whether a retry is expected to make the same request as the try before.
     """
 
-    def __init__(self, context: Context, request: Callable[[], Mapping[str, Any]], log: Any) -> None:
+    def __init__(
+        self, context: Context, request: Callable[[], Mapping[str, Any]], log: Any, *, same_request: bool = True
+    ) -> None:
         self._store = context.get("task_state_store")
         self._ti = context["ti"]
         self._log = log
         self._request = request
+        self._same_request = same_request
         self._earlier = _read(self._store)
+        self.generation_id: str | None = None
+        """The generation that this try has submitted or resumes."""
         self.submitted_at: str | None = self._earlier.get("submitted_at")
         """When the request that became a generation had its answer."""
-        self.under_way = False
+        self.in_flight = False
         """Whether the request has left and its answer has not come."""
         self.stopped = False
-        """Whether the task was told to stop, so that nothing may leave any more."""
+        """Whether the task is to stop, so that nothing may leave any more."""
 
     @cached_property
     def _digest(self) -> str:
         return digest(self._request())
 
-    def taken_up(self, hook: LumaHook, *, resubmit: bool, compare: bool = True) -> str | None:
+    def resume_id(self, hook: LumaHook, *, resubmit: bool) -> str | None:
         """
-        Return the id of the generation that an earlier try has submitted and this one goes on with, if there is one.
+        Return the id of the generation that an earlier try has submitted and this one resumes, if there is one.
 
-        :param resubmit: whether to submit again where nobody can know if an earlier try was charged.
-        :param compare: whether a try that Airflow makes by itself goes on only with the same request.
-        :raises LumaAmbiguousSubmission: nobody can know, and ``resubmit`` is false.
-        :raises LumaGenerationFailed: moderation refused it, so that submitting it again cannot help.
+        :param hook: polls that generation, once.
+        :param resubmit: whether to submit again where an earlier try may have been charged.
+        :raises LumaAmbiguousSubmission: it may have been, and ``resubmit`` is false.
+        :raises LumaGenerationFailed: it failed in a way that submitting it again cannot help.
         """
         if self._store is None:
-            if self._ti.try_number == 1 and self._ti.max_tries:
-                self._log.warning(
-                    "This Airflow has no task state store (3.3 brings it): a retry of this task will submit, and pay, "
-                    "again. Set retries=0 to rule that out."
-                )
+            self._warn_without_store()
             return None
         earlier = self._earlier
         if not earlier:
             return None
-        generation_id = earlier.get("generation_id")
         cleared = earlier.get("max_tries") != self._ti.max_tries
-        if (compare or cleared) and earlier.get("request") != self._digest:
-            self._log.warning(
-                "The request is not the one that an earlier try submitted (generation %s): submitting the new one.",
-                generation_id or "unknown",
-            )
+        if not self._is_same_task(cleared=cleared):
             return None
-        if earlier.get("succeeded"):
-            self._log.info(
-                "This task had succeeded with generation %s and was cleared: submitting anew.", generation_id
-            )
-            return None
+        generation_id = earlier.get("generation_id")
         if generation_id is None:
-            when = earlier.get("submitted_at")
-            began = f"An earlier try began to submit this request at {when} and never learned the answer"
-            if not resubmit:
-                raise LumaAmbiguousSubmission(
-                    f"{began}: it may have been accepted and charged once. Nothing was submitted now. {WAYS_ON}"
-                )
-            self._log.warning("%s. Submitting it again, as on_ambiguous_submission says.", began)
+            self._check_ambiguous(resubmit=resubmit)
             return None
-        if self._is_over(generation_id, hook, cleared=cleared):
+        if self._must_resubmit(generation_id, hook, cleared=cleared):
             return None
-        self._log.info("Going on with generation %s, which an earlier try submitted.", generation_id)
+        self._log.info("Resuming generation %s, which an earlier try submitted.", generation_id)
         if cleared:
             self._remember(earlier)
-        return str(generation_id)
+        self.generation_id = str(generation_id)
+        return self.generation_id
 
     def before_send(self) -> None:
         """
         Remember that the request is about to leave.
 
-        :raises LumaError: the task was told to stop; or another process of it came first, which Airflow starts when
-            it has lost sight of this one, say after a crash of the scheduler.
+        :raises LumaError: the task is to stop; or another process of it came first, which Airflow starts when it has
+            lost sight of this one, say after a crash of the scheduler.
         """
         if self.stopped:
-            raise LumaError("This task was told to stop; nothing was sent.")
+            raise LumaError("This task is being stopped; nothing was sent.")
         if _read(self._store) != self._earlier:
             raise LumaError("Another process of this task is submitting or has submitted; nothing was sent.")
         self._remember({"request": self._digest, "submitted_at": _now()})
-        self.under_way = True
+        self.in_flight = True
 
     def rejected(self) -> None:
-        """Forget that, for it surely was not accepted."""
-        self.under_way = False
+        """Forget that, for the API definitely rejected it."""
+        self.in_flight = False
         if self._store is not None:
             if self._earlier:
                 self._store.set(STORE_KEY, self._earlier)
@@ -135,29 +128,63 @@ class Submission:
 
     def accepted(self, generation_id: str) -> None:
         """Remember the generation that it became."""
-        self.under_way = False
+        self.in_flight = False
+        self.generation_id = generation_id
         self.submitted_at = _now()
         self._remember({"generation_id": generation_id, "request": self._digest, "submitted_at": self.submitted_at})
 
-    def _is_over(self, generation_id: str, hook: LumaHook, *, cleared: bool) -> bool:
-        """Say whether there is nothing to go on with, so that submitting anew is what the task is there for."""
+    def _warn_without_store(self) -> None:
+        if self._ti.try_number == 1 and self._ti.max_tries:
+            self._log.warning(
+                "This Airflow has no task state store (3.3 brings it): a retry of this task will submit, and pay, "
+                "again. Set retries=0 to rule that out."
+            )
+
+    def _is_same_task(self, *, cleared: bool) -> bool:
+        """Return whether this try is there to make what an earlier one began to make."""
+        generation_id = self._earlier.get("generation_id")
+        if (self._same_request or cleared) and self._earlier.get("request") != self._digest:
+            self._log.warning(
+                "The request is not the one that an earlier try submitted (generation %s): submitting the new one.",
+                generation_id or "unknown",
+            )
+            return False
+        if self._earlier.get("succeeded"):
+            self._log.info(
+                "This task had succeeded with generation %s and was cleared: submitting again.", generation_id
+            )
+            return False
+        return True
+
+    def _check_ambiguous(self, *, resubmit: bool) -> None:
+        """Raise LumaAmbiguousSubmission for a request whose answer never came, unless it may be sent again."""
+        when = self._earlier.get("submitted_at")
+        began = f"An earlier try began to submit this request at {when} and never got the answer"
+        if not resubmit:
+            raise LumaAmbiguousSubmission(
+                f"{began}: it may have been accepted and charged once. Nothing was submitted now. {HOW_TO_RESOLVE}"
+            )
+        self._log.warning("%s. Submitting it again, as on_ambiguous_submission says.", began)
+
+    def _must_resubmit(self, generation_id: str, hook: LumaHook, *, cleared: bool) -> bool:
+        """Return whether there is nothing to resume, so that submitting again is what the task is there for."""
         try:
             generation = hook.get_generation(generation_id)
         except LumaNotFound as error:
-            # Only a person can know that it is gone for good; a gateway may have lost it for a moment.
+            # Only a person can know that it is gone for good; an API may have lost it for a moment.
             gone = cleared and error.unknown_id and _age(self._earlier) > UNKNOWN_ID_GRACE
             if gone:
-                self._log.warning("The gateway no longer knows generation %s: submitting anew.", generation_id)
+                self._log.warning("Generation %s is no longer known: submitting again.", generation_id)
             return gone
         except LumaError:
-            # Whoever waits for it will see.
+            # The wait will see it.
             return False
         if generation.state is not GenerationState.FAILED:
             return False
         failed = LumaGenerationFailed(generation)
-        if failed.moderated and not cleared:
+        if not failed.retry_may_help and not cleared:
             raise failed
-        self._log.warning("%s Submitting anew.", failed)
+        self._log.warning("%s Submitting again.", failed)
         return True
 
     def _remember(self, record: Mapping[str, Any]) -> None:
@@ -178,7 +205,7 @@ def digest(request: Mapping[str, Any]) -> str:
 
     It must stay the same in every version of this package: a task whose retry runs on a newer one would pay again.
     """
-    # Whom to call back does not make it another video.
+    # Where the API calls back does not make it another video.
     essence = {name: value for name, value in request.items() if name != "notify_hook"}
     text = json.dumps(essence, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]

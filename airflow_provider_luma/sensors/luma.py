@@ -12,24 +12,29 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
     conf,
 )
-from pendulum import DateTime
 
-from airflow_provider_luma.api import LumaAuthenticationError, LumaError, LumaGenerationFailed, LumaInvalidRequest
+from airflow_provider_luma import DEFAULT_CONN_ID
 from airflow_provider_luma.api.arguments import check_generation_id
+from airflow_provider_luma.api.errors import (
+    LumaAuthenticationError,
+    LumaError,
+    LumaGenerationFailed,
+    LumaInvalidRequest,
+)
 from airflow_provider_luma.api.waiting import Wait, parse_states
-from airflow_provider_luma.failures import fail_without_retry
-from airflow_provider_luma.hooks.luma import LumaHook
+from airflow_provider_luma.failures import STILL_RUNNING, fail_without_retry
 from airflow_provider_luma.links.luma import LINKS
+from airflow_provider_luma.operators.outcome import reporting
 from airflow_provider_luma.template import is_template
-from airflow_provider_luma.triggers.luma import STILL_GOING, LumaGenerationTrigger, generation_from
-from airflow_provider_luma.ui.record import recording
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_luma.api import Generation, GenerationState
+    from airflow_provider_luma.hooks.luma import LumaHook
+    from airflow_provider_luma.operators.outcome import Outcome
 
 STORE_KEY = "luma_wait"
 
@@ -41,17 +46,17 @@ class LumaGenerationSensor(BaseSensorOperator):
     The ``return_value`` XCom is a dict: ``id, state, video_url, thumbnail_url, last_frame_url, width, height``
     (pixels), ``duration`` (seconds), ``created_at`` (RFC 3339, UTC), ``failure_reason``. URLs expire.
 
-    A generation that failed fails the task without another try, unless ``failed`` is a state that is waited for; a
-    gateway in trouble is waited out. The time limits are Airflow's own: ``timeout`` and ``execution_timeout``.
+    A generation that failed fails the task without another try, unless ``failed`` is a state that is waited for; an
+    API in trouble does not end the wait. The time limits are Airflow's own: ``timeout`` and ``execution_timeout``.
 
-    :param generation_id: the task id that the submitting task pushed, such as ``submit.output``.
+    :param generation_id: the id that the submitting task pushed, such as ``submit.output``.
     :param target_state: ``pending``, ``processing``, ``completed`` or ``failed``, or several of them. A generation
         that is completed has been through the states before.
     :param luma_conn_id: the Airflow connection that holds the token.
     :param deferrable: whether to wait in the triggerer, without a worker; the default is Airflow's
         ``[operators] default_deferrable``.
-    :param poke_interval: seconds between two questions, default 5. With ``mode="reschedule"`` each is a process of
-        its own, so take a minute there.
+    :param poke_interval: seconds between two polls, default 5. With ``mode="reschedule"`` each is a process of its
+        own, so take a minute there.
     """
 
     template_fields: Sequence[str] = ("generation_id", "target_state", "luma_conn_id")
@@ -63,7 +68,7 @@ class LumaGenerationSensor(BaseSensorOperator):
         *,
         generation_id: str,
         target_state: str | GenerationState | Iterable[str | GenerationState] = "completed",
-        luma_conn_id: str = LumaHook.default_conn_name,
+        luma_conn_id: str = DEFAULT_CONN_ID,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poke_interval: timedelta | float = 5.0,
         **kwargs: Any,
@@ -75,6 +80,7 @@ class LumaGenerationSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self._hook: LumaHook | None = None
         self._wait: Wait | None = None
+        self._outcome: Outcome | None = None
         self._not_before = 0.0
         with fail_without_retry():
             if not is_template(target_state):
@@ -84,35 +90,27 @@ class LumaGenerationSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait, and return the generation as a dict."""
-        with recording(self, context) as record:
+        with reporting(self, context) as outcome:
             with fail_without_retry():
                 _check_one_id(self.generation_id)
                 parse_states(self.target_state)
-            record(generation_id=self.generation_id)
+            outcome.record(generation_id=self.generation_id)
             if self.deferrable:
-                limits = [timedelta(seconds=self.timeout), self.execution_timeout]
-                self.defer(
-                    trigger=LumaGenerationTrigger(
-                        self.generation_id, self.luma_conn_id, self.poke_interval, target_state=self.target_state
-                    ),
-                    method_name=self.execute_complete.__name__,
-                    timeout=min(limit for limit in limits if limit is not None),
-                )
-            returned = super().execute(context)
-            self._show(returned, record)
-            return returned
+                self._defer_wait()
+            self._outcome = outcome
+            return super().execute(context)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Look once."""
+        """Poll once."""
         if time.monotonic() < self._not_before:
             return PokeReturnValue(is_done=False)
         with fail_without_retry(LumaGenerationFailed):
-            hook, wait = self._begun(context)
+            hook, wait = self._hook_and_wait(context)
             try:
                 seen: Generation | LumaError = hook.get_generation(self.generation_id)
             except LumaAuthenticationError as error:
                 if self.reschedule:
-                    # The next look is another process's, which will not know how often the token was refused.
+                    # The next poll is another process's, which will not know how often the token was refused.
                     raise
                 seen = error
             except LumaError as error:
@@ -121,15 +119,21 @@ class LumaGenerationSensor(BaseSensorOperator):
         if isinstance(seen, LumaError):
             self._not_before = time.monotonic() + wait.pause(self.poke_interval)
         self._remember(context, wait)
-        return PokeReturnValue(is_done=generation is not None, xcom_value=generation and generation.as_dict())
+        if generation is None:
+            return PokeReturnValue(is_done=False)
+        if self._outcome:
+            self._outcome.finished(generation)
+        return PokeReturnValue(is_done=True, xcom_value=generation.as_dict())
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Go on where the trigger left off."""
+        """Take what the trigger brought."""
+        from airflow_provider_luma.triggers.luma import generation_from
+
         try:
-            with recording(self, context, resumed=True) as record, fail_without_retry(LumaGenerationFailed):
-                returned = generation_from(event).as_dict()
-                self._show(returned, record)
-                return returned
+            with reporting(self, context, resumed=True) as outcome, fail_without_retry(LumaGenerationFailed):
+                generation = generation_from(event)
+                outcome.finished(generation)
+                return generation.as_dict()
         except LumaError as error:
             if self.never_fail:
                 # Airflow does this for its own exceptions only.
@@ -137,17 +141,27 @@ class LumaGenerationSensor(BaseSensorOperator):
             raise
 
     def on_kill(self) -> None:
-        """Say what goes on when this task does not."""
-        self.log.warning(STILL_GOING, self.generation_id)
+        """Log what goes on when this task does not."""
+        self.log.warning(STILL_RUNNING, self.generation_id)
 
-    def _show(self, generation: dict[str, Any], record: Callable[..., None]) -> None:
-        self.watch_url = generation["video_url"]
-        record(generation=generation, seen_at=DateTime.now("UTC").to_iso8601_string())
+    def _defer_wait(self) -> None:
+        from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
 
-    def _begun(self, context: Context) -> tuple[LumaHook, Wait]:
-        """Return what this process looks with and what it has seen, from the first look on."""
+        limits = [timedelta(seconds=self.timeout), self.execution_timeout]
+        self.defer(
+            trigger=LumaGenerationTrigger(
+                self.generation_id, self.luma_conn_id, self.poke_interval, target_state=self.target_state
+            ),
+            method_name=self.execute_complete.__name__,
+            timeout=min(limit for limit in limits if limit is not None),
+        )
+
+    def _hook_and_wait(self, context: Context) -> tuple[LumaHook, Wait]:
+        """Return what this process polls with and what it has seen, from the first poll on."""
+        from airflow_provider_luma.hooks.luma import LumaHook
+
         if self._hook is None or self._wait is None:
-            # A sensor that is rescheduled is another process at each look. Before Airflow 3.3 it begins anew.
+            # A sensor that is rescheduled is another process at each poll. Before Airflow 3.3 it knows nothing then.
             store = context.get("task_state_store") if self.reschedule else None
             memory = store.get(STORE_KEY) if store is not None else None
             self._hook = LumaHook(self.luma_conn_id)

@@ -13,6 +13,7 @@ from pendulum import DateTime
 
 from airflow_provider_luma.api import Generation, LumaConnectionError, LumaError, LumaGenerationFailed, errors
 from airflow_provider_luma.api.waiting import Wait, parse_states
+from airflow_provider_luma.failures import STILL_RUNNING
 from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.triggers.connections import Pollers
 
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from airflow_provider_luma.triggers.poller import Ticket
-
-
-STILL_GOING = (
-    "Luma has no way to cancel: generation %s goes on and is paid for. "
-    "Its video can be had later with LumaGenerationSensor and this id."
-)
 
 
 class LumaGenerationTrigger(BaseTrigger):
@@ -94,7 +89,7 @@ class LumaGenerationTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Say what goes on when a person stops the task while it is deferred (Airflow 3.3 and later calls this)."""
-        self.log.warning(STILL_GOING, self.generation_id)
+        self.log.warning(STILL_RUNNING, self.generation_id)
 
     async def _wait(self) -> Generation:
         clock = asyncio.get_running_loop().time

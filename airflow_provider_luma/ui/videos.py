@@ -12,9 +12,9 @@ import pendulum
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import String, and_, cast, or_, select
+from sqlalchemy import String, and_, cast, select
 
-from airflow_provider_luma.ui.record import XCOM_KEY
+from airflow_provider_luma.operators.outcome import RECORD_KEY
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -24,9 +24,6 @@ LIMIT = 600
 
 PROMPT_AMONG_MANY = 300
 """How many characters of a prompt are given when many are."""
-
-SUBMITTING = ("LumaExtendVideoOperator", "LumaGenerateVideoOperator", "_LumaVideoDecoratedOperator")
-"""Tasks that are there to make a video, also before they have recorded anything."""
 
 NOT_MADE = {
     "up_for_retry": "retrying",
@@ -76,8 +73,11 @@ def of_run(session: Session, dag_id: str, run_id: str, limit: int) -> dict[str, 
     if live is None:
         return None
     groups: dict[object, list[Task]] = {}
-    recorded_or_submits = or_(XComModel.key.is_not(None), TaskInstance.operator.in_(SUBMITTING))
-    for task in _tasks(session, dag_id, run_id, recorded_or_submits):
+    # Of a mapped task also those that have not begun: their sisters have recorded what all of them are there for.
+    have_recorded = select(XComModel.task_id).where(
+        XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == RECORD_KEY
+    )
+    for task in _tasks(session, dag_id, run_id, TaskInstance.task_id.in_(have_recorded)):
         if task.submits or task.generation_id:
             groups.setdefault(task.generation_id or (task.task_id, task.map_index), []).append(task)
     videos = [_video(group) for group in groups.values()]
@@ -99,10 +99,11 @@ def of_task(session: Session, dag_id: str, run_id: str, task_id: str, map_index:
         task instance. URLs are http(s) or None; lengths and times are in seconds.
     """
     live = _is_live(session, dag_id, run_id)
-    found = _tasks(session, dag_id, run_id, TaskInstance.task_id == task_id, TaskInstance.map_index == map_index)
-    if not found:
+    tasks = _tasks(session, dag_id, run_id, TaskInstance.task_id == task_id)
+    task = next((one for one in tasks if one.map_index == map_index), None)
+    if task is None:
         return None
-    (task,) = found
+    found = [task]
     if task.generation_id:
         mentions_it = cast(XComModel.value, String).contains(task.generation_id, autoescape=True)
         others = _tasks(session, dag_id, run_id, mentions_it)
@@ -122,23 +123,29 @@ def _tasks(session: Session, dag_id: str, run_id: str, *conditions: Any) -> list
         XComModel.run_id == TaskInstance.run_id,
         XComModel.task_id == TaskInstance.task_id,
         XComModel.map_index == TaskInstance.map_index,
-        XComModel.key == XCOM_KEY,
+        XComModel.key == RECORD_KEY,
     )
     label: Any = TaskInstance.rendered_map_index
-    columns = TaskInstance.task_id, TaskInstance.map_index, label, TaskInstance.state, TaskInstance.operator
+    columns = TaskInstance.task_id, TaskInstance.map_index, label, TaskInstance.state
     query = (
         select(*columns, XComModel.value)
         .outerjoin(XComModel, recorded)
         .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, *conditions)
         .order_by(TaskInstance.task_id, TaskInstance.map_index)
     )
-    tasks = []
-    for task_id, map_index, shown, state, operator, value in session.execute(query):
-        record = _record(value)
-        name = f"{task_id} [{shown or map_index}]" if map_index >= 0 else task_id
-        submits = operator in SUBMITTING or "request" in record
-        tasks.append(Task(task_id, map_index, name, state, submits, record))
-    return tasks
+    rows = [(*row, _record(value)) for *row, value in session.execute(query)]
+    submitting = {task_id for task_id, *_, record in rows if "request" in record}
+    return [
+        Task(
+            task_id,
+            map_index,
+            f"{task_id} [{shown or map_index}]" if map_index >= 0 else task_id,
+            state,
+            task_id in submitting,
+            record,
+        )
+        for task_id, map_index, shown, state, record in rows
+    ]
 
 
 def _record(value: Any) -> Mapping[str, Any]:
@@ -156,7 +163,7 @@ def _video(tasks: list[Task]) -> dict[str, Any]:
     first = next((task for task in tasks if task.submits), tasks[0])
     request = _mapping(first.record.get("request"))
     # The one that saw the end, if one did, and most lately, as URLs expire.
-    last = max(tasks, key=_knowledge)
+    last = max(tasks, key=_freshness)
     generation = last.generation
     submitted = _when(first.record.get("submitted_at"))
     completed = [
@@ -210,7 +217,7 @@ def _state(tasks: list[Task], first: Task, last: Task) -> str:
     return "processing" if any(task.state in UNDER_WAY for task in tasks) else "submitted"
 
 
-def _knowledge(task: Task) -> tuple[bool, bool, str]:
+def _freshness(task: Task) -> tuple[bool, bool, str]:
     ended = _state_of(task) in ("completed", "failed")
     return ended, bool(task.generation), _text(task.record.get("seen_at"))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 
 import pytest
@@ -134,42 +133,3 @@ def test_retry_does_not_read(connection, sandbox, sent, tmp_path):
     path.unlink()
     assert submit(store=memory, image_url=str(path)) == first
     assert len(sent) == 1
-
-
-def test_never_shown(connection, sent):
-    """What Airflow shows of a template field has no image in it, however the image came; it is sent all the same."""
-    image = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
-    for given in (image, "{{ params.image }}"):
-        with DAG("dag", schedule=None, params={"image": image}) as dag:
-            task = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, image_url=given)
-        task.render_template_fields({"params": dag.params.dump(), "ti": TaskInstance()})
-        shown = json.dumps({name: getattr(task, name) for name in task.template_fields})
-        assert f"data:image/png;base64,… ({len(image)} characters)" in json.loads(shown)["image_url"]
-        task.execute({"ti": TaskInstance()})
-        assert sent.pop()["image_url"] == image
-
-
-def test_template_in_data(connection, sent):
-    """A data: URI that is put together by a template is, and what it becomes is not shown."""
-    with DAG("dag", schedule=None):
-        task = LumaGenerateVideoOperator(
-            task_id="submit", user_prompt=PROMPT, image_url="data:image/png;base64,{{ image }}"
-        )
-    task.render_template_fields({"image": "AAAA", "ti": TaskInstance()})
-    assert "AAAA" not in task.image_url
-    task.execute({"ti": TaskInstance()})
-    assert sent[0]["image_url"] == "data:image/png;base64,AAAA"
-
-
-def test_no_template_out_of_xcom(connection, sent):
-    """What another task has pushed is never rendered, though it may look like a template."""
-    with DAG("dag", schedule=None):
-        task = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, image_url=None)
-    pushed = "data:image/png;base64,{{ secret }}"
-    task.image_url = pushed
-    # As Airflow does for a mapped task: what is given so is not looked into.
-    task._do_render_template_fields(
-        task, ("image_url",), {"secret": "hunter2", "ti": TaskInstance()}, task.get_template_env(), {id(pushed)}
-    )
-    task.execute({"ti": TaskInstance()})
-    assert sent[0]["image_url"] == pushed
