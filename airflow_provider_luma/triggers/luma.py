@@ -11,38 +11,38 @@ from airflow.providers.common.compat.sdk import Stats
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from pendulum import DateTime
 
+from airflow_provider_luma import DEFAULT_CONN_ID
 from airflow_provider_luma.api import Generation, LumaConnectionError, LumaError, LumaGenerationFailed, errors
 from airflow_provider_luma.api.waiting import Wait, parse_states
 from airflow_provider_luma.failures import STILL_RUNNING
-from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.triggers.connections import Pollers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from airflow_provider_luma.triggers.poller import Ticket
+    from airflow_provider_luma.triggers.poller import Subscription
 
 
 class LumaGenerationTrigger(BaseTrigger):
     """
     Wait for a generation, and fire once, when it is in a state that was waited for or never will be.
 
-    All that wait in one triggerer, on the same gateway with the same token, are asked for together.
+    All that wait in one triggerer, on the same gateway with the same token, are polled together.
 
     The event: ``{"status": "success", "generation": {...}}`` with the generation as the sensor returns it, or
     ``{"status": "error", "error": <name of the LumaError>, "message": ..., "retry_may_help": ..., "moderated": ...,
     "generation": {...} or None}``.
 
     :param generation_id: what to wait for.
-    :param luma_conn_id: the connection to ask with; the token itself is never in a trigger's row.
-    :param poll_interval: seconds for which it may go unasked.
+    :param luma_conn_id: the connection to poll with; the token itself is never in a trigger's row.
+    :param poll_interval: seconds between two polls, at most.
     :param target_state: the state to wait for, or several.
     """
 
     def __init__(
         self,
         generation_id: str,
-        luma_conn_id: str = LumaHook.default_conn_name,
+        luma_conn_id: str = DEFAULT_CONN_ID,
         poll_interval: float = 5.0,
         target_state: Any = "completed",
     ) -> None:
@@ -94,27 +94,27 @@ class LumaGenerationTrigger(BaseTrigger):
     async def _wait(self) -> Generation:
         clock = asyncio.get_running_loop().time
         wait = Wait(self.generation_id, self.target_state, log=self.log, clock=clock)
-        ticket: Ticket | None = None
+        subscription: Subscription | None = None
         try:
             while True:
                 try:
-                    poller = await Pollers.here().of_connection(self.luma_conn_id)
+                    poller = await Pollers.for_running_loop().for_connection(self.luma_conn_id)
                 except LumaConnectionError as error:
                     wait.update(error)
                     await asyncio.sleep(self.poll_interval)
                     continue
-                if ticket is None or ticket.poller is not poller:
+                if subscription is None or subscription.poller is not poller:
                     # Into the new one before out of the old one, which may close with that.
-                    old, ticket = ticket, poller.join(self.generation_id, self.poll_interval)
+                    old, subscription = subscription, poller.subscribe(self.generation_id, self.poll_interval)
                     if old:
-                        old.leave()
-                seen = await ticket.next()
-                generation = wait.update(seen) if seen else None
+                        old.poller.unsubscribe(old)
+                news = await subscription.next()
+                generation = wait.update(news) if news else None
                 if generation:
                     return generation
         finally:
-            if ticket:
-                ticket.leave()
+            if subscription:
+                subscription.poller.unsubscribe(subscription)
 
 
 def generation_from(event: Mapping[str, Any]) -> Generation:

@@ -1,22 +1,22 @@
 """
-Asking about all the generations that one event loop waits for, together.
+Polling all the generations that one event loop waits for, together.
 
-The triggers decide (see :mod:`airflow_provider_luma.api.waiting`), this asks: at most :data:`CHUNK` ids a request, in
-threads, in the order in which they are due. The only clock is the event loop's own.
+The triggers decide when a wait is over (see :mod:`airflow_provider_luma.api.waiting`), this polls: many generations in
+one batch query where the API has one, in threads, in the order in which they are due.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
+import functools
 import itertools
 import logging
-import random
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import Stats
@@ -32,10 +32,9 @@ from airflow_provider_luma.api import (
     LumaServerError,
 )
 from airflow_provider_luma.api.retry import backoff
-from airflow_provider_luma.triggers.query_many import CHUNK, FRESH_FOR, IN_A_ROW, QueryMany
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from airflow_provider_luma.api import LumaClient
     from airflow_provider_luma.triggers.connections import Pollers
@@ -44,335 +43,365 @@ Seen = Generation | LumaError
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 4
-SINGLES_AT_ONCE = 16
+MAX_BATCH_QUERIES = 4
+"""Batch queries at the same time."""
 
-GATHER = 0.25
-"""Seconds for which one that joins waits for others to be asked for with it."""
+MAX_SINGLE_REQUESTS = 16
+"""Requests for one generation each at the same time."""
 
-APART = 0.01
-"""Seconds between two requests for many, or their answers come, and are parsed, at the same time."""
+JOIN_DELAY = 0.25
+"""Seconds for which a new subscription waits for others to be polled with it."""
 
-TOLD_AT_ONCE = 10
-"""Triggers that are woken in one step of the event loop."""
+STAGGER = 0.01
+"""Seconds between two batch queries, or their answers are parsed at the same time."""
 
-LOOK_EVERY = FRESH_FOR + 1.0
-"""Seconds after which the triggers look whom to ask, however long nobody is to be asked."""
+SCAN_INTERVAL = 0.05
+"""Seconds between two looks at all subscriptions for those that are due."""
 
-CONFIRM_EVERY = 20.0
-"""Seconds until an id that was asked for singly, and is unknown, is asked for singly again."""
+NOTIFY_BATCH = 10
+"""Triggers that are notified in one step of the event loop."""
+
+CACHE_TTL = 300.0
+"""Seconds for which something that was found out is believed: a batch limit, or what a connection leads to."""
+
+RECHECK_INTERVAL = CACHE_TTL + 1.0
+"""Seconds after which the triggers look up their connection while nothing is polled."""
+
+LONGEST_FIRST_PAUSE = 60.0
+"""Seconds; one long poll interval does not make all wait that long after a failure."""
 
 
 @dataclass(eq=False, slots=True)
-class Ticket:
-    """One trigger's place among those that wait."""
+class Subscription:
+    """One trigger's wait, and the newest that is known of its generation."""
 
     poller: Poller
     generation_id: str
     poll_interval: float
-    seen: asyncio.Future[Seen | None]
-    asked: float = float("-inf")
-    company: int = CHUNK
-    """With how many it may go at most; halved when a request that it was part of went wrong."""
+    due: float = inf
+    queued: bool = False
+    """It is in the queue or in a request, so that its ``due`` does not count."""
+    alone: bool = False
+    """It is polled singly: a batch query left it out, or it was rejected."""
     failures: int = 0
-    confirm_at: float = 0.0
-    spread: bool = False
+    news: Seen | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def next(self) -> Seen | None:
-        """Wait for what the gateway says next; None, where it was long not asked, is to look whom to ask."""
-        await self.seen
-        # Not what was waited for, where more was said since.
-        seen = self.seen.result()
-        self.seen = self.poller.loop.create_future()
-        return seen
+        """Wait for news; None means that nothing is polled for now, so look up whom to poll with."""
+        await self.changed.wait()
+        self.changed.clear()
+        news, self.news = self.news, None
+        return news
 
-    def tell(self, seen: Seen | None) -> None:
-        """Hand over what the gateway said; the newest counts, where the trigger is slower than the gateway."""
-        if self.seen.done():
-            self.seen = self.poller.loop.create_future()
-        self.seen.set_result(seen)
+    def notify(self, news: Seen | None) -> None:
+        """Hand over news, in place of older ones that were not read."""
+        self.news = news
+        self.changed.set()
 
-    def leave(self) -> None:
-        """Wait no more."""
-        self.poller.leave(self)
+
+@dataclass(eq=False, slots=True)
+class Trouble:
+    """Failures in a row that concern all, and the pause that they ask for."""
+
+    failures: int = 0
+    quiet_until: float = -inf
+    checking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Schedule:
+    """
+    Which generations to poll next, and how many in one request; all times are passed in.
+
+    :param max_batch: how many ids the API takes in one batch query, 1 where it has none.
+    """
+
+    def __init__(self, max_batch: int) -> None:
+        self.subscriptions: set[Subscription] = set()
+        self.batch_size = max_batch
+        self.changed = asyncio.Event()
+        self._max_batch = max_batch
+        self._relearn_at = inf
+        self._queue: deque[Subscription] = deque()
+        self._scanned_at = -inf
+        self._first_due = inf
+
+    @property
+    def wake_at(self) -> float:
+        """When there is something to poll."""
+        return -inf if self._queue else max(self._first_due, self._scanned_at + SCAN_INTERVAL)
+
+    def put(self, subscriptions: Iterable[Subscription], due: float) -> None:
+        """Poll these again at this time."""
+        for one in subscriptions:
+            one.queued, one.due = False, due
+        if due < self._first_due:
+            self._first_due = due
+            self.changed.set()
+
+    def learn(self, batch_size: int, now: float) -> None:
+        """Take no more in a batch than this, for the next five minutes."""
+        self.batch_size, self._relearn_at = min(batch_size, self.batch_size), now + CACHE_TTL
+
+    def next_batch(self, now: float, *, singly: bool) -> list[Subscription]:
+        """Return those to poll next in one request, without those who left; an empty list when nothing is due."""
+        if now >= self._relearn_at:
+            self.batch_size, self._relearn_at = self._max_batch, inf
+        if now >= self.wake_at and not self._queue:
+            self._scan(now)
+        batch: list[Subscription] = []
+        while self._queue and len(batch) < (1 if singly else self.batch_size):
+            if batch and self._queue[0].alone:
+                break
+            one = self._queue.popleft()
+            if one in self.subscriptions:
+                batch.append(one)
+                if one.alone:
+                    break
+        return batch
+
+    def witnesses(self, batch: list[Subscription]) -> list[Subscription]:
+        """Return two who can show that only this batch fails: of others, or of the batch's own."""
+        concerned = set(batch)
+        others = (one for one in self.subscriptions if not one.alone and one not in concerned)
+        own = [batch[0], batch[-1]] if len(batch) > 1 else []
+        return [*itertools.islice(others, 2), *own][:2]
+
+    def _scan(self, now: float) -> None:
+        """Queue all that are due, and fill up their last batch with those past half their interval."""
+        idle = [one for one in self.subscriptions if not one.queued]
+        due = [one for one in idle if one.due <= now]
+        together = sum(not one.alone for one in due)
+        if room := -together % self.batch_size:
+            early = [one for one in idle if not one.alone and now < one.due <= now + one.poll_interval / 2]
+            due += sorted(early, key=lambda one: one.due)[:room]
+        for one in due:
+            one.queued = True
+        self._queue.extend(sorted(due, key=lambda one: (one.alone, one.due)))
+        self._scanned_at = now
+        self._first_due = min((one.due for one in idle if not one.queued), default=inf)
 
 
 class Poller:
     """
-    All the waits of one event loop on one gateway with one token.
+    All the waits of one event loop that poll with one client.
 
-    :param client: what to ask with; it must not repeat anything by itself.
-    :param house: where to sign off when the last one has left.
+    :param client: what to poll with; it must not retry by itself.
+    :param pollers: where to sign off when the last subscription ends.
     """
 
-    def __init__(self, client: LumaClient, house: Pollers) -> None:
+    def __init__(self, client: LumaClient, pollers: Pollers) -> None:
         self.client = client
-        self.loop = house.loop
-        self.tickets: set[Ticket] = set()
         self.closed = False
-        self.refused_at = float("-inf")
-        self._house = house
-        self._count = itertools.count()
-        self._due: list[tuple[float, int, Ticket]] = []
-        self._left_out: deque[Ticket] = deque()
-        self._changed = asyncio.Event()
-        self._in_flight: set[asyncio.Task[None]] = set()
-        self._threads = ThreadPoolExecutor(SINGLES_AT_ONCE, thread_name_prefix="luma-poller")
+        self.refused_at = -inf
+        self._pollers = pollers
+        self._schedule = Schedule(client.dialect.BATCH_SIZE)
+        self._trouble = Trouble()
+        self._threads = ThreadPoolExecutor(MAX_SINGLE_REQUESTS, thread_name_prefix="luma-poller")
+        self._polling: set[asyncio.Task[int]] = set()
         # An empty context, or whatever is logged here would land in the log of the task that came first.
-        self._running = Context().run(self.loop.create_task, self._run())
-        self._failures = 0
-        self._failed_at = float("-inf")
-        self._quiet_until = float("-inf")
-        self._look_at = float("inf")
-        self._probing = False
-        self._many = QueryMany()
-        self._spread = 0.0
-        self._left_out_next = False
+        self._running = Context().run(pollers.loop.create_task, self._run())
 
-    def join(self, generation_id: str, poll_interval: float) -> Ticket:
-        """Wait with the others, from now on."""
-        ticket = Ticket(self, generation_id, poll_interval, self.loop.create_future())
-        self.tickets.add(ticket)
-        self._queue(ticket, self.loop.time() + min(GATHER, poll_interval))
-        return ticket
+    def __len__(self) -> int:
+        return len(self._schedule.subscriptions)
 
-    def leave(self, ticket: Ticket) -> None:
-        """Strike a ticket off; the last one out closes the sessions and ends the threads."""
-        self.tickets.discard(ticket)
-        if not self.tickets and not self.closed:
-            self.closed = True
-            self._running.cancel()
-            for asking in self._in_flight:
-                asking.cancel()
-            # A thread's session goes with the thread.
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._house.closed(self)
-            with suppress(Exception):
-                Stats.gauge("luma.generations_waiting", self._house.waiting)
+    def subscribe(self, generation_id: str, poll_interval: float) -> Subscription:
+        """Poll a generation, from now on."""
+        subscription = Subscription(self, generation_id, poll_interval)
+        self._schedule.subscriptions.add(subscription)
+        self._schedule.put([subscription], self._now + min(JOIN_DELAY, poll_interval))
+        return subscription
 
-    def _queue(self, ticket: Ticket, due: float) -> None:
-        heapq.heappush(self._due, (due, next(self._count), ticket))
-        self._changed.set()
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Poll it no more; the last one closes the sessions and ends the threads."""
+        self._schedule.subscriptions.discard(subscription)
+        if self._schedule.subscriptions or self.closed:
+            return
+        self.closed = True
+        for task in (self._running, *self._polling):
+            task.cancel()
+        # A thread's session goes with the thread.
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._pollers.discard(self)
+        with suppress(Exception):
+            Stats.gauge("luma.generations_waiting", self._pollers.waiting)
+
+    async def notify_all(self, news: Seen | None) -> None:
+        """Notify all that have no unread news, a few in each step of the event loop."""
+        async for one in _few_at_a_time(list(self._schedule.subscriptions)):
+            if not one.changed.is_set():
+                one.notify(news)
+
+    @property
+    def _now(self) -> float:
+        return self._pollers.loop.time()
 
     async def _run(self) -> None:
+        pace = 1 / self.client.dialect.REQUESTS_PER_SECOND
+        warned = False
         while True:
-            self._changed.clear()
-            while together := self._together():
-                asking = self.loop.create_task(self._ask(together))
-                self._in_flight.add(asking)
-                asking.add_done_callback(self._asked)
-                await asyncio.sleep(APART if len(together) > 1 else 0)
-            first_due = self.loop.time() if self._left_out else self._due[0][0] if self._due else float("inf")
-            if self.loop.time() >= self._look_at:
-                again = self.loop.time() + LOOK_EVERY
-                self._look_at = again if again < self._quiet_until else float("inf")
-                await self.tell_all(None)
-            wake_at = min(max(first_due, self._quiet_until), self._look_at)
-            if self._room() and wake_at < float("inf"):
-                alarm = self.loop.call_at(wake_at, self._changed.set)
-                await self._changed.wait()
-                alarm.cancel()
-            else:
-                await self._changed.wait()
+            self._schedule.changed.clear()
+            while batch := self._next_batch():
+                warned = warned or self._warn_if_late(batch[0])
+                polling = asyncio.create_task(self._poll(batch))
+                self._polling.add(polling)
+                polling.add_done_callback(self._polled)
+                await asyncio.sleep(STAGGER if len(batch) > 1 else pace)
+            recheck_at = self._now + RECHECK_INTERVAL
+            wake_at = max(self._schedule.wake_at, self._trouble.quiet_until) if self._room() else inf
+            alarm = self._pollers.loop.call_at(min(wake_at, recheck_at), self._schedule.changed.set)
+            await self._schedule.changed.wait()
+            alarm.cancel()
+            if self._now >= recheck_at:
+                await self.notify_all(None)
 
-    async def tell_all(self, seen: LumaError | None, but: Iterable[Ticket] = ()) -> None:
-        """Tell all but some what :meth:`Ticket.next` returns, and none that has yet to hear news of its own."""
-        others = self.tickets.difference(but)
-        for slice_ in _slices(list(others)):
-            for ticket in slice_:
-                if not ticket.seen.done():
-                    ticket.tell(seen)
-            await asyncio.sleep(0)
-
-    def _asked(self, asking: asyncio.Task[None]) -> None:
-        self._in_flight.discard(asking)
-        self._changed.set()
-        if not asking.cancelled() and asking.exception():
-            log.error("The poller could not make sense of an answer.", exc_info=asking.exception())
+    def _polled(self, polling: asyncio.Task[int]) -> None:
+        self._polling.discard(polling)
+        self._schedule.changed.set()
 
     def _room(self) -> bool:
-        at_once = SINGLES_AT_ONCE if self._many.size(self.loop.time()) == 1 else AT_ONCE
-        # While there is trouble, one is enough to ask whether it is over.
-        return len(self._in_flight) < (1 if self._failures >= IN_A_ROW or self._probing else at_once)
+        most = MAX_BATCH_QUERIES if self._schedule.batch_size > 1 else MAX_SINGLE_REQUESTS
+        # While there is trouble, one is enough to find out whether it is over.
+        return len(self._polling) < (1 if self._trouble.failures else most)
 
-    def _together(self) -> list[Ticket]:
-        """Return those to ask for next in one request: who is due, and as riders who is past half their interval."""
-        now = self.loop.time()
-        if now < self._quiet_until or not self._room():
+    def _next_batch(self) -> list[Subscription]:
+        if self._now < self._trouble.quiet_until or not self._room():
             return []
-        if self._probing:
-            return self._probe(now) or self._next_left_out()
-        # By turns, or those that an answer has left out would wait for as long as others are always due.
-        self._left_out_next = not self._left_out_next
-        if self._left_out_next and (alone := self._next_left_out()):
-            return alone
-        together: list[Ticket] = []
-        room = self._many.size(now)
-        # No more in one step of the event loop, as all of them may have left.
-        for _ in range(min(len(self._due), CHUNK)):
-            if len(together) >= room:
-                break
-            due, _, ticket = self._due[0]
-            if ticket in self.tickets:
-                if now < (min(due, ticket.asked + ticket.poll_interval / 2) if together else due):
-                    break
-                if together and ticket.company <= len(together):
-                    break
-                room = min(room, ticket.company)
-                together.append(ticket)
-            heapq.heappop(self._due)
-        return together or self._next_left_out()
+        return self._schedule.next_batch(self._now, singly=self._trouble.failures > 0)
 
-    def _probe(self, now: float) -> list[Ticket]:
-        """Return one that is due, to ask whether the trouble is over: the least likely to be its cause."""
-        due: list[tuple[float, int, Ticket]] = []
-        for _ in range(min(len(self._due), 2 * CHUNK)):
-            if self._due[0][0] > now:
-                break
-            entry = heapq.heappop(self._due)
-            if entry[2] in self.tickets:
-                due.append(entry)
-        probe = max(due, key=lambda entry: entry[2].company, default=None)
-        for entry in due:
-            if entry is not probe:
-                heapq.heappush(self._due, entry)
-        return [probe[2]] if probe else []
+    def _warn_if_late(self, one: Subscription) -> bool:
+        """Return whether the pace that the API allows is too slow for all who wait; if so, say it."""
+        allowed = self.client.dialect.REQUESTS_PER_SECOND
+        late = allowed < inf and self._schedule.batch_size == 1 and self._now > one.due + one.poll_interval
+        if late:
+            log.warning(
+                "%d generations are waited for, and %s allows %g polls a second: each is polled every %.0f s, whatever "
+                "its poll_interval. Nothing is lost but time.",
+                len(self),
+                self.client.url,
+                allowed,
+                len(self) / allowed,
+            )
+        return late
 
-    def _next_left_out(self) -> list[Ticket]:
-        for _ in range(min(len(self._left_out), CHUNK)):
-            ticket = self._left_out.popleft()
-            if ticket in self.tickets:
-                return [ticket]
-        return []
+    async def _poll(self, batch: list[Subscription]) -> int:
+        """Poll these, and return for how many one request was answered at most, or 0 where that is not known."""
+        sent = self._now
+        if sent < self._trouble.quiet_until or len(batch) > self._schedule.batch_size:
+            self._schedule.put(batch, sent)
+            return 0
+        try:
+            found = await self._request(batch)
+        except LumaError as error:
+            return await self._failed(batch, error)
+        self._trouble.failures = 0
+        async for one in _few_at_a_time(batch):
+            seen = found.get(one.generation_id)
+            one.failures, one.alone = 0, seen is None
+            self._schedule.put([one], sent + one.poll_interval if seen else sent)
+            if seen:
+                one.notify(seen)
+        return len(batch)
 
-    async def _ask(self, together: list[Ticket]) -> None:
-        sent = self.loop.time()
-        for ticket in together:
-            ticket.asked = sent
-            # Those who are asked for together are due together.
-            ticket.spread = ticket.spread and len(together) == 1
-        # Metrics that cannot be sent are no reason not to ask.
+    async def _request(self, batch: list[Subscription]) -> dict[str, Generation]:
+        # Metrics that cannot be sent are no reason not to poll.
         with suppress(Exception):
             Stats.incr("luma.status_requests")
-            Stats.gauge("luma.generations_waiting", self._house.waiting)
+            Stats.gauge("luma.generations_waiting", self._pollers.waiting)
+        in_thread = functools.partial(self._pollers.loop.run_in_executor, self._threads)
+        ids = list(dict.fromkeys(one.generation_id for one in batch))
         try:
-            found = await self.loop.run_in_executor(self._threads, self._request, together)
-        except LumaError as error:
-            await self._failed(together, error, sent)
-        except Exception as error:  # noqa: BLE001 - what nobody thought of must not end a thousand waits
-            await self._failed(together, LumaServerError(f"The answer cannot be understood: {error!r:.200}"), sent)
-        else:
-            self._failures = 0
-            self._probing = False
-            self._many.answered(len(together), found=bool(found), now=sent)
-            await self._answered(together, found, sent)
+            if len(batch) > 1:
+                return await in_thread(self.client.get_many, ids)
+            return {ids[0]: await in_thread(self.client.get, ids[0])}
+        except LumaError:
+            raise
+        except Exception as error:
+            # What nobody thought of must not end a thousand waits.
+            raise LumaServerError(f"The answer cannot be understood: {error!r:.200}") from error
 
-    def _request(self, together: list[Ticket]) -> dict[str, Generation]:
-        if len(together) == 1:
-            generation_id = together[0].generation_id
-            return {generation_id: self.client.get(generation_id)}
-        return self.client.get_many(dict.fromkeys(ticket.generation_id for ticket in together))
+    async def _failed(self, batch: list[Subscription], error: LumaError) -> int:
+        if len(batch) > 1 and isinstance(error, LumaNotFound) and not error.unknown_id:
+            # There is no batch query.
+            self._schedule.learn(1, self._now)
+            self._schedule.put(batch, self._now)
+            return 0
+        if _concerns_ids(error):
+            self._trouble.failures = 0
+        elif common := await self._common_error(batch, error):
+            await self._pause(batch, common)
+            return 0
+        if len(batch) > 1:
+            return await self._poll_halves(batch, error)
+        self._reject(batch[0], error)
+        return 0
 
-    async def _answered(self, together: list[Ticket], found: dict[str, Generation], sent: float) -> None:
-        for slice_ in _slices(together):
-            for ticket in slice_:
-                ticket.failures = 0
-                ticket.company = min(2 * ticket.company, CHUNK)
-                seen = found.get(ticket.generation_id)
-                if seen is None and sent >= ticket.confirm_at:
-                    self._left_out.append(ticket)
-                    continue
-                self._queue(ticket, self._next_turn(ticket, sent))
-                if seen is not None:
-                    ticket.tell(seen)
+    async def _common_error(self, batch: list[Subscription], error: LumaError) -> LumaError | None:
+        """Return what keeps all from being polled, or None where others can be."""
+        async with self._trouble.checking:
+            for witness in self._schedule.witnesses(batch):
+                if self._trouble.failures or _concerns_all(error):
+                    break
+                try:
+                    await self._request([witness])
+                except LumaError as own:
+                    if _concerns_ids(own):
+                        return None
+                    if _concerns_all(own):
+                        error = own
+                else:
+                    return None
+        return error
+
+    async def _pause(self, batch: list[Subscription], error: LumaError) -> None:
+        """Poll nobody for a while, and tell all; those whose request was under way at that time do not add to it."""
+        now, trouble = self._now, self._trouble
+        self._schedule.put(batch, now)
+        first = now >= trouble.quiet_until
+        shortest = min(LONGEST_FIRST_PAUSE, *(one.poll_interval for one in batch))
+        pause = backoff(shortest, trouble.failures if first else 0, error.retry_after)
+        trouble.quiet_until = max(trouble.quiet_until, now + pause)
+        if first:
+            trouble.failures += 1
+            if isinstance(error, LumaAuthenticationError):
+                self.refused_at = now
+            await self.notify_all(error)
+
+    def _reject(self, one: Subscription, error: LumaError) -> None:
+        """Hand over an error that is of this generation only, and poll it alone, ever less often."""
+        one.alone = True
+        unknown = isinstance(error, LumaNotFound)
+        pause = one.poll_interval if unknown else backoff(one.poll_interval, one.failures)
+        one.failures += not unknown
+        self._schedule.put([one], self._now + pause)
+        one.notify(error)
+
+    async def _poll_halves(self, batch: list[Subscription], error: LumaError) -> int:
+        """Find the id that fails for all, or how many ids the API takes."""
+        middle = (len(batch) + 1) // 2
+        worked = [await self._poll(half) for half in (batch[:middle], batch[middle:])]
+        most = max(worked) if all(worked) else 0
+        if most == 1 or (most and isinstance(error, LumaInvalidRequest)):
+            # Each of them is fine: they were too many, or the batch query is broken.
+            self._schedule.learn(most, self._now)
+        return most
+
+
+def _concerns_ids(error: LumaError) -> bool:
+    """Return whether the API itself says that something is wrong with what was polled."""
+    if isinstance(error, LumaInvalidRequest):
+        redirected = 300 <= (error.status or 0) < 400
+        return not redirected
+    return isinstance(error, LumaNotFound) and error.from_gateway
+
+
+def _concerns_all(error: LumaError) -> bool:
+    return isinstance(error, LumaRateLimited | LumaQuotaError) or bool(error.retry_after)
+
+
+async def _few_at_a_time(subscriptions: list[Subscription]) -> AsyncIterator[Subscription]:
+    """Yield each, and let the event loop do something else now and then."""
+    for number, one in enumerate(subscriptions, 1):
+        yield one
+        if number % NOTIFY_BATCH == 0:
             await asyncio.sleep(0)
-
-    def _next_turn(self, ticket: Ticket, sent: float) -> float:
-        """Return when to ask again; those asked singly, which came all at once, are spread over their interval."""
-        pause = backoff(ticket.poll_interval, ticket.failures)
-        if self._many.size(self.loop.time()) == 1 and not ticket.spread:
-            ticket.spread = True
-            # Steps of the golden ratio leave the gaps even, however many there are.
-            self._spread = (self._spread + 0.618034) % 1
-            pause *= self._spread
-        return sent + pause
-
-    async def _failed(self, together: list[Ticket], error: LumaError, sent: float) -> None:
-        count = len(together)
-        redirected = error.status is not None and 300 <= error.status < 400
-        elsewhere = count == 1 and isinstance(error, LumaNotFound) and not error.from_gateway
-        if not isinstance(error, LumaNotFound | LumaInvalidRequest) or redirected or elsewhere:
-            await self._in_trouble(together, error, sent)
-            return
-        self._failures = 0
-        if count == 1:
-            (ticket,) = together
-            if isinstance(error, LumaNotFound):
-                ticket.confirm_at = sent + CONFIRM_EVERY
-            else:
-                if not ticket.failures:
-                    self._many.spoiled()
-                ticket.failures += 1
-                ticket.company = 1
-            await self._tell(together, error, sent)
-        elif isinstance(error, LumaNotFound) and not error.unknown_id:
-            self._many.missing(sent)
-            self._again(together, CHUNK)
-        else:
-            # Too many, or one that spoils it for all.
-            self._many.refused(count, surely_too_many=error.status == 413, now=sent)
-            self._again(together, (count + 1) // 2)
-
-    async def _in_trouble(self, together: list[Ticket], error: LumaError, sent: float) -> None:
-        """Take note of what may be the gateway's trouble, or that of one id."""
-        # One that is known to fail by itself says nothing about the gateway, as long as there are others.
-        some = itertools.islice(self.tickets, CHUNK)
-        suspect = len(together) == 1 and together[0].failures > 0 and any(not one.failures for one in some)
-        news = sent >= self._failed_at and not suspect
-        if news:
-            self._failures += 1
-            self._failed_at = self.loop.time()
-        if isinstance(error, LumaAuthenticationError):
-            self.refused_at = sent
-        retry_after = error.retry_after or 0.0
-        everyones = isinstance(error, LumaRateLimited | LumaQuotaError) or retry_after > 0
-        if self._failures < IN_A_ROW and not everyones and len(together) > 1:
-            self._again(together, (len(together) + 1) // 2)
-            return
-        if everyones or (self._failures >= IN_A_ROW and not suspect):
-            shortest = min(60.0, *(ticket.poll_interval for ticket in together))
-            failures = self._failures if everyones else self._failures - IN_A_ROW
-            pause = max(backoff(shortest, failures), retry_after)
-            jitter = random.uniform(1, 1.25)  # noqa: S311 - nothing here is a secret
-            self._quiet_until = max(self._quiet_until, self.loop.time() + pause * jitter)
-            if pause > LOOK_EVERY:
-                self._look_at = min(self._look_at, self.loop.time() + LOOK_EVERY)
-            self._probing = True
-            if len(together) > 1 and not isinstance(error, LumaRateLimited | LumaQuotaError):
-                self._many.failed()
-        for ticket in together:
-            # It may be too many for the gateway, or one of them may spoil it for all, whatever it says.
-            ticket.company = (len(together) + 1) // 2
-        if len(together) == 1:
-            together[0].failures += 1
-        await self._tell(together, error, sent)
-        if news and self._failures >= (2 if everyones else IN_A_ROW):
-            await self.tell_all(error, but=together)
-
-    async def _tell(self, together: list[Ticket], seen: Seen, sent: float) -> None:
-        for slice_ in _slices(together):
-            for ticket in slice_:
-                self._queue(ticket, self._next_turn(ticket, sent))
-                ticket.tell(seen)
-            await asyncio.sleep(0)
-
-    def _again(self, together: list[Ticket], company: int) -> None:
-        """Ask at once for those who have got no answer, with no more company than this."""
-        for ticket in together:
-            ticket.company = company
-            self._queue(ticket, self.loop.time())
-
-
-def _slices(tickets: list[Ticket]) -> Iterable[list[Ticket]]:
-    """Cut into as many as may be handled in one step of the event loop."""
-    return (tickets[start : start + TOLD_AT_ONCE] for start in range(0, len(tickets), TOLD_AT_ONCE))

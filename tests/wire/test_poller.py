@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from itertools import pairwise
+from types import ModuleType
 
 import psutil
 import pytest
@@ -21,10 +22,10 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from asgiref.sync import SyncToAsync, async_to_sync, sync_to_async
 from starlette.responses import JSONResponse, PlainTextResponse
 
-from airflow_provider_luma.api import Generation, GenerationState
+from airflow_provider_luma.api.dialects import DIALECTS
 from airflow_provider_luma.api.waiting import Wait
 from airflow_provider_luma.hooks.luma import LumaHook
-from airflow_provider_luma.triggers import connections, poller, query_many
+from airflow_provider_luma.triggers import connections, poller
 from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
 from tests.wire.patience import Gateway, PatientLoop, refusal
 
@@ -108,34 +109,30 @@ def gaps(gateway):
     return {one: [later - earlier for earlier, later in pairwise(asked)] for one, asked in times.items()}
 
 
-def pending(generation_id):
-    return Generation(id=generation_id, state=GenerationState.PENDING, state_name="pending")
-
-
 def poller_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("luma-poller")]
 
 
-class TestTogether:
-    def test_requests(self, gateway, loop, look_ups):
+class TestPolledTogether:
+    def test_waits_share_their_requests_and_all_news_come_in_time(self, gateway, loop, look_ups):
         """Those who wait are asked for together: 250 in 3 requests an interval, and all on time."""
         far = gateway(seconds=30)
         fired = loop.run(events(far.submit(250)))
         assert statuses(fired) == {"success": 250}
         assert len(far.asked) <= 3 * 7
-        assert max(map(len, far.batches)) <= query_many.CHUNK
-        assert far.report()["at_once"] <= poller.AT_ONCE
+        assert max(map(len, far.batches)) <= 100
+        assert far.report()["at_once"] <= poller.MAX_BATCH_QUERIES
         assert max(at for _, at in fired) <= 1000 + 30 + 5 + 1
         assert look_ups == ["luma_default"]
 
-    def test_one(self, gateway, loop):
+    def test_one_wait_alone_is_polled_once_an_interval(self, gateway, loop):
         """One alone costs what it would cost without the others."""
         far = gateway(seconds=30)
         loop.run(events(far.submit()))
         assert far.singles == [*far.singles[:1] * 7]
         assert not far.batches
 
-    def test_cost_of_one(self, gateway, connect, look_ups):
+    def test_one_wait_costs_no_more_than_it_would_without_the_poller(self, gateway, connect, look_ups):
         """And so do its look-ups."""
 
         async def alone(generation_id):
@@ -162,7 +159,7 @@ class TestTogether:
         before, now = costs
         assert now == before
 
-    def test_join(self, gateway, loop):
+    def test_a_new_wait_is_polled_within_a_second_and_then_with_the_others(self, gateway, loop):
         """One that joins is asked for within a second, and rides along from then on."""
         far = gateway(seconds=60)
         first, second = far.submit(2)
@@ -179,7 +176,7 @@ class TestTogether:
         assert all(set(batch) == {first, second} for batch in far.batches)
         assert len(far.batches) >= 8
 
-    def test_intervals(self, gateway, loop):
+    def test_each_wait_has_its_own_interval(self, gateway, loop):
         """Each has its own interval, which is the longest that it goes unasked."""
         far = gateway(seconds=60)
         ids = far.submit(3)
@@ -194,13 +191,13 @@ class TestTogether:
         # Those that go anyway take others along, but no one is asked more often than twice an interval.
         assert all(min(gaps(far)[one]) >= seconds / 2 - 0.01 for one, seconds in intervals.items())
 
-    def test_twice(self, gateway, loop):
+    def test_two_tasks_wait_for_the_same_generation(self, gateway, loop):
         """Two tasks may wait for the same generation."""
         far = gateway(seconds=10)
         (one,) = far.submit()
         assert statuses(loop.run(events([one, one]))) == {"success": 2}
 
-    def test_two_connections(self, gateway, loop, monkeypatch, connect):
+    def test_connections_with_the_same_token_share_requests(self, gateway, loop, monkeypatch, connect):
         """Two connections with the same gateway and token share the requests, another token does not."""
         far = gateway(seconds=10)
         conn = f'{{"conn_type": "luma", "host": "{far.url}", "password": "Bearer {TOKEN}"}}'
@@ -213,7 +210,7 @@ class TestTogether:
         assert statuses(loop.run(waiting())) == {"success": 2}
         assert not far.singles
 
-    def test_two_tokens(self, gateway, loop, monkeypatch):
+    def test_another_token_has_a_poller_of_its_own(self, gateway, loop, monkeypatch):
         """Another token has a poller of its own, which ends and starts afresh while the first goes on."""
         far = gateway(seconds=20)
         far.sandbox_gateway.settings = type(far.sandbox_gateway.settings)(seconds=20)
@@ -226,10 +223,10 @@ class TestTogether:
             for _ in range(2):
                 other = asyncio.ensure_future(event(second, luma_conn_id="luma_other"))
                 await asyncio.sleep(6)
-                assert len(connections.Pollers.here()._pollers) == 2
+                assert len(connections.Pollers.for_running_loop()._pollers) == 2
                 other.cancel()
                 await asyncio.sleep(0.1)
-                assert len(connections.Pollers.here()._pollers) == 1
+                assert len(connections.Pollers.for_running_loop()._pollers) == 1
             return await begun
 
         payload, _ = loop.run(waiting())
@@ -237,7 +234,7 @@ class TestTogether:
         assert not far.batches
         assert far.singles.count(second) == 4
 
-    def test_metrics(self, gateway, loop, monkeypatch):
+    def test_metrics_say_how_many_wait_and_are_polled(self, gateway, loop, monkeypatch):
         """Airflow's metrics say how many wait, how many requests that takes, and how late the event is."""
         told = []
 
@@ -256,30 +253,20 @@ class TestTogether:
         assert timings == ["luma.completion_to_event"] * 2
 
 
-class TestNoSuchCall:
+class TestNoBatchQuery:
     @pytest.mark.parametrize("status", [404, 405])
-    def test_singly(self, gateway, loop, status):
-        """Without a call for many, that is remembered, and each is asked for singly, spread over the interval."""
+    def test_without_a_batch_query_each_is_polled_singly(self, gateway, loop, status):
+        """That is remembered, and each is polled once an interval, at most 16 at once."""
         far = gateway(seconds=40)
         far.many = lambda ids: refusal(status, "")
         fired = loop.run(events(far.submit(100)))
         assert statuses(fired) == {"success": 100}
         assert len(far.batches) == 1
-        assert far.report()["at_once"] <= poller.SINGLES_AT_ONCE
+        assert far.report()["at_once"] <= poller.MAX_SINGLE_REQUESTS
         assert max(max(of_one) for of_one in gaps(far).values()) <= 5.01
-        asked = Counter(int(2 * (now - 1015)) for now, _ in far.asked if 1015 <= now < 1025)
-        assert sorted(asked) == list(range(20))
-        assert max(asked.values()) <= 20
+        assert max(Counter(far.singles).values()) <= 40 / 5 + 2
 
-    def test_still_evenly(self, gateway, loop):
-        """They still are after the five minutes for which that is believed."""
-        far = gateway(seconds=400)
-        far.many = lambda ids: refusal(404, "")
-        loop.run(events(far.submit(100)))
-        asked = Counter(int(2 * (now - 1320)) for now, _ in far.asked if 1320 <= now < 1330)
-        assert max(asked.values()) <= 25
-
-    def test_asked_again(self, gateway, loop):
+    def test_a_batch_query_is_looked_for_again_after_five_minutes(self, gateway, loop):
         """After five minutes it may have come."""
         far = gateway(seconds=700)
         far.many = lambda ids: refusal(404, "") if loop.now < 1200 else None
@@ -288,7 +275,7 @@ class TestNoSuchCall:
         assert far.asked[-1][1] == far.batches[-1]
 
     @pytest.mark.parametrize("status", [403, 500])
-    def test_broken(self, gateway, loop, status):
+    def test_a_batch_query_that_never_works_is_not_used(self, gateway, loop, status):
         """A call for many that never works is done without, too."""
         far = gateway(seconds=200)
         far.many = lambda ids: refusal(status)
@@ -298,9 +285,41 @@ class TestNoSuchCall:
         assert len(far.batches) <= 12
 
 
-class TestTooMany:
+class TestPace:
+    """An API that is polled singly, and allows 20 requests a second."""
+
+    @pytest.fixture
+    def paced(self, gateway, monkeypatch):
+        dialect = ModuleType("paced")
+        vars(dialect).update(vars(DIALECTS["gateway"]), BATCH_SIZE=1, REQUESTS_PER_SECOND=20.0)
+        monkeypatch.setattr("airflow_provider_luma.api.client.DIALECTS", {"gateway": dialect})
+        return gateway
+
+    def test_many_waits_take_turns_and_the_log_says_why_once(self, paced, loop, caplog, capsys):
+        """200 waits are polled every 10 s instead of every 5 s, none of them less often than another."""
+        far = paced(seconds=60)
+        fired = loop.run(events(far.submit(200)))
+        assert statuses(fired) == {"success": 200}
+        assert not far.batches
+        polled = Counter(int(now) for now, _ in far.asked)
+        assert max(polled.values()) <= 21
+        assert max(max(of_one) for of_one in gaps(far).values()) <= 10.5
+        assert max(Counter(far.singles).values()) - min(Counter(far.singles).values()) <= 1
+        said = "200 generations are waited for, and"
+        # Airflow 3.0 logs to both.
+        assert max(text.count(said) for text in (capsys.readouterr().out, caplog.text)) == 1
+        assert "20 polls a second: each is polled every 10 s" in caplog.text
+
+    def test_few_waits_are_polled_as_often_as_they_ask_for(self, paced, loop, caplog):
+        far = paced(seconds=60)
+        loop.run(events(far.submit(20)))
+        assert max(max(of_one) for of_one in gaps(far).values()) <= 5.1
+        assert "polls a second" not in caplog.text
+
+
+class TestBatchLimit:
     @pytest.mark.parametrize("status", [400, 413])
-    def test_limit(self, gateway, loop, status):
+    def test_a_batch_limit_is_found_and_kept(self, gateway, loop, status):
         """Too many at once are halved until they fit, which is remembered."""
         far = gateway(seconds=60)
         far.many = lambda ids: refusal(status) if len(ids) > 30 else None
@@ -311,7 +330,7 @@ class TestTooMany:
         assert {int(now) for now, ids in far.asked if len(ids) > 30} == {1000}
         assert len([ids for ids in far.batches if len(ids) > 30]) <= 8
 
-    def test_limit_shrinks(self, gateway, loop):
+    def test_a_batch_limit_that_shrinks_is_found_again(self, gateway, loop):
         """A limit that becomes smaller is found again."""
         far = gateway(seconds=300)
         refused = []
@@ -326,7 +345,7 @@ class TestTooMany:
         assert statuses(loop.run(events(far.submit(200)))) == {"success": 200}
         assert len(refused) <= 10
 
-    def test_sandbox_limit(self, gateway, loop):
+    def test_the_batch_limit_of_the_sandbox_is_kept(self, gateway, loop):
         """The sandbox's own limit."""
         far = gateway(batch_limit=7)
         assert statuses(loop.run(events(far.submit(60)))) == {"success": 60}
@@ -335,7 +354,7 @@ class TestTooMany:
 
 class TestBadId:
     @pytest.mark.parametrize("status", [400, 401, 403, 422, 500, 503])
-    def test_poison(self, gateway, loop, status):
+    def test_one_bad_id_delays_the_others_by_one_round_at_most(self, gateway, loop, status):
         """An id that spoils every request holds up no other."""
         far = gateway(seconds=60)
         ids = far.submit(250)
@@ -356,8 +375,27 @@ class TestBadId:
         assert max(max(of_one) for one, of_one in gaps(far).items() if one != poison) <= 5.5
         assert len(far.asked) < 12 * 8 + 60
 
+    @pytest.mark.parametrize("status", [400, 401, 422, 500])
+    def test_one_bad_id_of_two_delays_the_other_by_one_round_at_most(self, gateway, loop, status):
+        """Even where nothing but the two of them can show whether the gateway is in trouble."""
+        far = gateway(seconds=60)
+        bad, good = far.submit(2)
+        far.many = lambda ids: refusal(status) if bad in ids else None
+        far.one = lambda one: refusal(status) if one == bad else None
+
+        async def waiting():
+            rejected = asyncio.ensure_future(event(bad))
+            fired = await event(good)
+            rejected.cancel()
+            return fired
+
+        payload, at = loop.run(waiting())
+        assert payload["status"] == "success"
+        assert at <= 1066
+        assert max(gaps(far)[good]) <= 10
+
     @pytest.mark.parametrize("bad", [2, 3, 6])
-    def test_several(self, gateway, loop, bad):
+    def test_several_bad_ids_delay_the_others_for_less_than_a_minute(self, gateway, loop, bad):
         """Several of them hold up the others for under a minute, until each of them goes alone, and then no more."""
         far = gateway(seconds=200)
         ids = far.submit(250)
@@ -377,7 +415,7 @@ class TestBadId:
         far.asked = [(now, asked) for now, asked in far.asked if now > 1100]
         assert max(max(of_one) for one, of_one in gaps(far).items() if one not in poison) <= 5.5
 
-    def test_spoils_many_only(self, gateway, loop):
+    def test_an_id_that_only_batch_queries_reject_is_polled_singly(self, gateway, loop):
         """An id that can be asked for singly is."""
         far = gateway(seconds=60)
         ids = far.submit(20)
@@ -385,7 +423,7 @@ class TestBadId:
         assert statuses(loop.run(events(ids))) == {"success": 20}
 
     @pytest.mark.parametrize("status", [400, 422])
-    def test_spoils_a_few(self, status, gateway, loop):
+    def test_a_bad_id_among_few_leaves_the_batch_size_as_it_is(self, status, gateway, loop):
         """An id that spoils a request for a few does not have later ones ask for as few at a time."""
         far = gateway(seconds=200)
         poison, *few = far.submit(4)
@@ -403,7 +441,7 @@ class TestBadId:
         assert statuses(loop.run(waiting())) == {"success": 203}
         assert max(map(len, far.batches)) == 100
 
-    def test_left_out(self, gateway, loop):
+    def test_an_id_that_a_batch_query_leaves_out_is_polled_singly(self, gateway, loop):
         """An id that the answer leaves out is asked for singly."""
         far = gateway(seconds=20)
         ids = far.submit(10)
@@ -412,22 +450,22 @@ class TestBadId:
         assert statuses(fired) == {"success": 10}
         assert set(far.singles) == {ids[4]}
 
-    def test_all_left_out(self, gateway, loop):
-        """A call for many that never finds what is found singly is done without, as if it were missing."""
-        far = gateway(seconds=330)
+    def test_a_batch_query_that_finds_nothing_delays_nothing(self, gateway, loop):
+        """All news come in time where a batch query never finds what is found singly."""
+        far = gateway(seconds=60)
         far.many = lambda ids: JSONResponse([])
-        assert statuses(loop.run(events(far.submit(20)))) == {"success": 20}
-        assert len([now for now, ids in far.asked if isinstance(ids, list) and now < 1300]) <= 3
-        assert max(max(of_one) for of_one in gaps(far).values()) <= 5.01
+        fired = loop.run(events(far.submit(20)))
+        assert statuses(fired) == {"success": 20}
+        assert max(at for _, at in fired) <= 1066
 
-    def test_all_unknown(self, gateway, loop):
+    def test_batch_queries_go_on_while_no_id_is_known(self, gateway, loop):
         """One that finds nothing where there is nothing is not."""
         far = gateway(seconds=60, visible_after=40)
         assert statuses(loop.run(events(far.submit(20)))) == {"success": 20}
         assert far.asked[-1][1] == far.batches[-1]
 
-    def test_unknown(self, gateway, loop):
-        """One that is unknown singly, too, is believed missing after a minute, and seldom asked for singly."""
+    def test_an_unknown_id_ends_its_wait_after_a_minute(self, gateway, loop):
+        """It is polled singly, once an interval, and believed missing after a minute."""
         far = gateway(seconds=300)
 
         async def waiting():
@@ -441,9 +479,9 @@ class TestBadId:
         assert payload["error"] == "LumaNotFound"
         assert 1060 <= at <= 1085
         assert set(far.singles) == {"nowhere"}
-        assert len(far.singles) <= 5
+        assert len(far.singles) <= 60 / 5 + 2
 
-    def test_not_yet(self, gateway, loop):
+    def test_ids_that_are_not_known_yet_are_waited_for(self, gateway, loop):
         """Ids that the gateway does not know yet are waited for."""
         far = gateway(seconds=40, visible_after=12)
         fired = loop.run(events(far.submit(50)))
@@ -465,7 +503,7 @@ def without(far, generation_id):
 
 
 class TestTrouble:
-    def test_down(self, gateway, loop, spoken):
+    def test_two_minutes_without_a_gateway_take_few_requests_and_two_lines_of_log(self, gateway, loop, spoken):
         """Two minutes without a gateway are waited out, with few requests, and a line when they begin and end."""
         far = gateway(seconds=20)
         ids = far.submit(250)
@@ -478,10 +516,10 @@ class TestTrouble:
         assert len(far.asked) <= 12 + 3 * 5 + 12
         for one in ids:
             lines = [line for line, _ in spoken if one in line]
-            assert len([line for line in lines if "cannot be asked about" in line]) == 1
-            assert len([line for line in lines if "can be asked about again" in line]) == 1
+            assert len([line for line in lines if "Polling generation" in line]) == 1
+            assert len([line for line in lines if "can be polled again" in line]) == 1
 
-    def test_jitter(self, connect):
+    def test_pauses_double_up_to_a_minute_and_differ_between_triggerers(self, connect):
         """Pauses double up to a minute, and those of two triggerers differ, so that they do not come back together."""
         pauses = []
         for seed in (1, 2):
@@ -495,18 +533,18 @@ class TestTrouble:
             asked = [now for now, _ in far.asked]
             pauses.append([later - earlier for earlier, later in pairwise(asked)])
         for of_one in pauses:
-            longest = [min(5 * 2**failures, 60) for failures in range(1, len(of_one) + 1)]
+            longest = [min(5 * 2**failures, 60) for failures in range(len(of_one))]
             assert all(1 <= pause / least <= 1.26 for pause, least in zip(of_one, longest, strict=True))
         assert all(abs(one - other) > 0.01 for one, other in zip(*pauses, strict=False))
 
     @pytest.mark.parametrize("status", [302, 402, 418, 429])
-    def test_whatever(self, gateway, loop, status):
+    def test_other_answers_are_waited_out_too(self, gateway, loop, status):
         """So is whatever else it says for a while, such as that there is no money left."""
         far = gateway(seconds=20)
         far.many = far.one = lambda _: refusal(status) if loop.now < 1200 else None
         assert statuses(loop.run(events(far.submit(50)))) == {"success": 50}
 
-    def test_cut(self, gateway, loop):
+    def test_cut_connections_are_waited_out(self, gateway, loop):
         """A gateway that cuts every connection is waited out as well."""
         far = gateway(seconds=20)
         ids = far.submit(30)
@@ -520,7 +558,7 @@ class TestTrouble:
 
         assert statuses(loop.run(waiting())) == {"success": 30}
 
-    def test_page_of_a_proxy(self, gateway, loop):
+    def test_a_page_of_a_proxy_is_no_unknown_id(self, gateway, loop):
         """A proxy that knows no page is no gateway that knows no id."""
         far = gateway(seconds=20)
         far.many = far.one = lambda _: PlainTextResponse("<html>", 404) if 1008 < loop.now < 1200 else None
@@ -528,23 +566,23 @@ class TestTrouble:
         assert statuses(loop.run(events(ids))) == {"success": 50}
         assert len([now for now, _ in far.asked if 1030 < now < 1200]) <= 16
 
-    def test_flaky(self, gateway, loop):
+    def test_failures_by_chance_are_waited_out(self, gateway, loop):
         """So are chance failures of all kinds."""
         far = gateway(seconds=60)
         far.weather(status={"429": 0.1, "500": 0.1, "drop": 0.1, "html": 0.1}, seed=1)
         assert statuses(loop.run(events(far.submit(300)))) == {"success": 300}
 
     @pytest.mark.parametrize("as_date", [False, True])
-    def test_retry_after_in_trouble(self, as_date, gateway, loop):
+    def test_retry_after_holds_with_a_503_too(self, as_date, gateway, loop):
         """Not after a 503, either, be it a number of seconds or a date."""
         date = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=90), usegmt=True)
         headers = {"Retry-After": date if as_date else "90"}
         far = gateway(seconds=20)
         far.many = lambda _: refusal(503, **headers) if loop.now < 1005 else None
         loop.run(events(far.submit(250)))
-        assert len([now for now, _ in far.asked if now < 1080]) <= poller.AT_ONCE
+        assert len([now for now, _ in far.asked if now < 1080]) <= poller.MAX_BATCH_QUERIES
 
-    def test_long_interval(self, gateway, loop):
+    def test_a_long_interval_makes_no_long_pause_for_others(self, gateway, loop):
         """One that may go unasked for long does not have the others do so when it meets trouble."""
         far = gateway(seconds=200)
         ids = far.submit(51)
@@ -563,16 +601,8 @@ class TestTrouble:
         assert statuses(loop.run(waiting())) == {"success": 50}
         assert max(max(gaps(far)[one]) for one in ids[1:]) <= 80
 
-    def test_too_many_requests_for_many(self, gateway, loop):
-        """A gateway that says 429 to more than it can answer gets fewer at once."""
-        far = gateway(seconds=20)
-        far.many = lambda ids: refusal(429) if len(ids) > 30 else None
-        fired = loop.run(events(far.submit(100)))
-        assert statuses(fired) == {"success": 100}
-        assert max(at for _, at in fired) <= 1150
-
     @pytest.mark.parametrize("metric", ["incr", "gauge", "timing"])
-    def test_no_metrics(self, metric, gateway, loop, monkeypatch):
+    def test_metrics_that_fail_stop_nothing(self, metric, gateway, loop, monkeypatch):
         """Metrics that cannot be sent are no reason not to ask, or to lose an answer."""
 
         def broken(*_):
@@ -581,85 +611,55 @@ class TestTrouble:
         monkeypatch.setattr(poller.Stats, metric, broken)
         assert statuses(loop.run(events(gateway(seconds=20, batch_shape="rows").submit(10)))) == {"success": 10}
 
-    def test_trouble_of_others(self, gateway, loop):
+    def test_unread_news_are_kept_when_trouble_is_told(self, gateway, loop):
         """But what one has not heard yet is not lost when all are told of the gateway's trouble."""
         far = gateway(seconds=1000)
         ids = far.submit(300)
         far.many = lambda batch: refusal(502) if loop.now > 1003 and ids[0] not in batch else None
+        far.one = lambda _: refusal(502)
 
         async def waiting():
-            one = await connections.Pollers.here().of_connection("luma_default")
-            tickets = [one.join(generation_id, 5) for generation_id in ids]
+            one = await connections.Pollers.for_running_loop().for_connection("luma_default")
+            tickets = [one.subscribe(generation_id, 5) for generation_id in ids]
             for ticket in tickets:
                 await ticket.next()
             await asyncio.sleep(6)
             heard = [await ticket.next() for ticket in (tickets[0], tickets[-1])]
             for ticket in tickets:
-                ticket.leave()
+                ticket.poller.unsubscribe(ticket)
             return heard
 
         answered, told = loop.run(waiting())
         assert answered.id == ids[0]
         assert told.status == 502
 
-    def test_newest(self, gateway, loop):
+    def test_the_newest_news_count(self, gateway, loop):
         """Of what is said before a trigger wakes, the newest counts."""
         far = gateway(seconds=1000)
         (one,) = far.submit()
 
         async def waiting():
-            house = connections.Pollers.here()
-            ticket = (await house.of_connection("luma_default")).join(one, 1000)
+            house = connections.Pollers.for_running_loop()
+            ticket = (await house.for_connection("luma_default")).subscribe(one, 1000)
             hearing = asyncio.ensure_future(ticket.next())
             await asyncio.sleep(0)
             for said in ("first", "second"):
-                ticket.tell(said)
+                ticket.notify(said)
             heard = await hearing
-            ticket.leave()
+            ticket.poller.unsubscribe(ticket)
             return heard
 
         assert loop.run(waiting()) == "second"
 
-    def test_always_busy(self, connect):
-        """Where others are always due, one that an answer has left out is asked for all the same."""
-
-        class Busy:
-            url = "http://busy"
-
-            def __init__(self):
-                self.batches, self.singles = 0, []
-
-            def get_many(self, ids):
-                self.batches += 1
-                assert self.batches < 500, "it is never asked for"
-                return {one: pending(one) for one in ids if one != "7"}
-
-            def get(self, generation_id):
-                self.singles.append(generation_id)
-                return pending(generation_id)
-
-        async def waiting():
-            house = connections.Pollers.here()
-            busy = poller.Poller(Busy(), house)
-            house._pollers[busy.client] = busy
-            tickets = [busy.join(str(one), 0.001) for one in range(600)]
-            while "7" not in busy.client.singles:
-                assert not busy._running.done()
-                await asyncio.sleep(0.01)
-            for ticket in tickets:
-                ticket.leave()
-
-        asyncio.run(waiting())
-
-    def test_retry_after(self, gateway, loop):
+    def test_nobody_polls_before_the_gateway_said_to(self, gateway, loop):
         """Nobody asks before the gateway said to."""
         far = gateway(seconds=20)
         far.many = lambda ids: refusal(429, "slowly", **{"Retry-After": "90"}) if loop.now < 1005 else None
         loop.run(events(far.submit(250)))
         # Those that were already under way are not called back.
-        assert len([now for now, _ in far.asked if now < 1090]) <= poller.AT_ONCE
+        assert len([now for now, _ in far.asked if now < 1090]) <= poller.MAX_BATCH_QUERIES
 
-    def test_lost_token(self, gateway, loop, look_ups):
+    def test_a_token_refused_for_a_minute_ends_the_waits(self, gateway, loop, look_ups):
         """A token that is refused three times in a row, over a minute, ends the waits, and not before."""
         far = gateway(seconds=200)
         ids = far.submit(150)
@@ -669,13 +669,13 @@ class TestTrouble:
         assert all(1060 < at < 1180 for _, at in fired)
         assert 3 <= len(look_ups) <= 10
 
-    def test_refused_for_a_while(self, gateway, loop):
+    def test_a_token_refused_for_less_ends_nothing(self, gateway, loop):
         """One that is refused for less than that is not lost."""
         far = gateway(seconds=20)
         far.many = lambda ids: refusal(401) if loop.now < 1050 else None
         assert statuses(loop.run(events(far.submit(50)))) == {"success": 50}
 
-    def test_token_changed(self, gateway, loop, connect, look_ups):
+    def test_a_changed_token_is_looked_up_once_for_all(self, gateway, loop, connect, look_ups):
         """A token that is changed meanwhile is looked up when the old one is refused, once for all."""
         far = gateway(seconds=60)
         ids = far.submit(150)
@@ -687,7 +687,7 @@ class TestTrouble:
             far.sandbox_gateway.settings = type(far.sandbox_gateway.settings)(token="another", seconds=60)
             connect(host=far.url, password="another")
             await asyncio.sleep(20)
-            known.update(_.client for _ in connections.Pollers.here()._pollers.values())
+            known.update(_.client for _ in connections.Pollers.for_running_loop()._pollers.values())
             return await fired
 
         fired = loop.run(waiting())
@@ -698,13 +698,13 @@ class TestTrouble:
 
 
 class TestConnection:
-    def test_again_after_five_minutes(self, gateway, loop, look_ups):
+    def test_it_is_looked_up_again_after_five_minutes(self, gateway, loop, look_ups):
         """It is looked up again after five minutes, not before."""
         far = gateway(seconds=700)
         loop.run(events(far.submit(20)))
         assert len(look_ups) == 3
 
-    def test_while_quiet(self, gateway, loop, connect, look_ups):
+    def test_it_is_looked_up_again_while_nothing_is_polled(self, gateway, loop, connect, look_ups):
         """So it is while the gateway rests for half an hour, or nobody would hear of another gateway."""
         far = gateway(seconds=20)
         far.many = lambda ids: refusal(429, **{"Retry-After": "1800"})
@@ -721,11 +721,11 @@ class TestConnection:
 
         fired = loop.run(waiting())
         assert statuses(fired) == {"success": 150}
-        assert max(at for _, at in fired) <= 1000 + 2 * query_many.FRESH_FOR + 10
+        assert max(at for _, at in fired) <= 1000 + 2 * poller.CACHE_TTL + 10
         assert len(look_ups) == 3
-        assert len(far.asked) <= poller.AT_ONCE
+        assert len(far.asked) <= poller.MAX_BATCH_QUERIES
 
-    def test_slowly(self, gateway, loop, monkeypatch):
+    def test_a_slow_look_up_delays_no_poll(self, gateway, loop, monkeypatch):
         """While it is looked up again, which may take long, all go on being asked for."""
         far = gateway(seconds=330)
         get_connection = LumaHook.get_connection
@@ -745,7 +745,7 @@ class TestConnection:
         # But for the one that looks it up.
         assert sorted(at for _, at in fired)[-2] <= 1330 + 5 + 1
 
-    def test_missing(self, loop, look_ups):
+    def test_a_missing_connection_ends_the_waits_after_a_minute(self, loop, look_ups):
         """A connection that does not exist ends the waits after a minute, with one look-up for all at each interval."""
 
         async def waiting():
@@ -758,7 +758,7 @@ class TestConnection:
     @pytest.mark.parametrize(
         "error", [RuntimeError("the supervisor is busy"), AirflowNotFoundException("the API is down")]
     )
-    def test_not_now(self, error, gateway, loop, monkeypatch):
+    def test_a_connection_that_cannot_be_looked_up_for_a_moment_ends_nothing(self, error, gateway, loop, monkeypatch):
         """One that cannot be looked up for now is waited for; Airflow 3.3 says of that, too, that there is none."""
         far = gateway(seconds=20)
         get_connection = LumaHook.get_connection
@@ -771,7 +771,7 @@ class TestConnection:
         monkeypatch.setattr(LumaHook, "get_connection", staticmethod(at_times))
         assert statuses(loop.run(events(far.submit(20)))) == {"success": 20}
 
-    def test_cancelled(self, gateway, loop, monkeypatch):
+    def test_a_look_up_goes_on_when_its_trigger_is_cancelled(self, gateway, loop, monkeypatch):
         """A look-up goes on where its trigger is cancelled: Airflow before 3.2 would take its answer for another's."""
         far = gateway(seconds=20)
         get_connection = LumaHook.get_connection
@@ -804,7 +804,9 @@ class TestConnection:
         assert payload["status"] == "success"
         assert ended == [True]
 
-    def test_kept(self, gateway, loop, monkeypatch, caplog, capsys):
+    def test_a_connection_that_cannot_be_looked_up_again_stays_as_it_was(
+        self, gateway, loop, monkeypatch, caplog, capsys
+    ):
         """One that cannot be looked up again goes on as it was."""
         far = gateway(seconds=400)
         get_connection = LumaHook.get_connection
@@ -827,7 +829,7 @@ def in_the_middle(loop, cancelled):
 
 
 class TestLeaving:
-    def test_cancelled(self, gateway, loop):
+    def test_a_cancelled_wait_leaves_and_the_others_get_their_answer(self, gateway, loop):
         """One that is cancelled in the middle of a request leaves, and the others get their answer."""
         far = gateway(seconds=10)
         ids = far.submit(20)
@@ -843,7 +845,7 @@ class TestLeaving:
         assert statuses(fired) == {"success": 19}
         assert not any(ids[3] in batch for batch in far.batches[1:])
 
-    def test_last(self, gateway, loop, look_ups):
+    def test_the_last_one_out_ends_the_threads_and_a_new_one_starts_afresh(self, gateway, loop, look_ups):
         """The last one out closes the threads, even in the middle of a request, and a new one starts afresh."""
         far = gateway(seconds=10)
         first, second = far.submit(2)
@@ -854,7 +856,7 @@ class TestLeaving:
                 far.one = lambda one, cancelled=cancelled: in_the_middle(loop, cancelled)
                 await asyncio.gather(cancelled, return_exceptions=True)
                 assert cancelled.cancelled()
-                assert loop not in connections._HERE
+                assert loop not in connections._OF_LOOP
             far.one = lambda one: None
             return await event(second)
 
@@ -865,9 +867,9 @@ class TestLeaving:
             thread.join(30)
         assert not poller_threads()
 
-    def test_closed(self, gateway, loop):
+    def test_the_last_one_out_closes_the_sessions(self, gateway, loop):
         """The last one out closes the sessions, whether it was answered or cancelled, and new ones are opened."""
-        far = gateway(seconds=10)
+        far = gateway(seconds=20)
         far.many = lambda ids: refusal(404, "")
         ids = far.submit(40)
         opened = []
@@ -897,7 +899,7 @@ class TestLeaving:
         assert second
         assert not first & second
 
-    def test_two_loops(self, gateway, loop):
+    def test_two_event_loops_have_a_poller_each(self, gateway, loop):
         """Two event loops in one process have a poller each."""
         far = gateway(seconds=0)
         ids = far.submit(40)
@@ -914,7 +916,7 @@ class TestLeaving:
         assert sorted(map(len, far.batches)) == [20, 20]
 
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-    def test_fork(self, gateway, loop):
+    def test_a_forked_process_starts_afresh(self, gateway, loop):
         """A forked child waits with a poller of its own."""
         far = gateway(seconds=30)
         ids = far.submit(20)
@@ -938,7 +940,7 @@ class TestLeaving:
         assert statuses(loop.run(waiting())) == {"success": 20}
 
 
-def test_logs(gateway, loop, spoken):
+def test_each_wait_logs_in_the_context_of_its_own_task(gateway, loop, spoken):
     """What is logged of a generation is logged in the context of its own task."""
     far = gateway(seconds=20)
     ids = far.submit(150)
