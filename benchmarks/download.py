@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from airflow_provider_luma.api import LumaClient
 from airflow_provider_luma.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def fetch(way: str, url: str, generation_id: str, path: Path, sha256: str) -> di
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW_CONN_LUMA_DEFAULT": json.dumps(connection),
         }
-        told = subprocess.run(
+        output = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "benchmarks.download", way, url, generation_id, str(path)],
             env=env,
             check=True,
@@ -104,14 +105,14 @@ def fetch(way: str, url: str, generation_id: str, path: Path, sha256: str) -> di
         while part := file.read(1024 * 1024):
             digest.update(part)
     assert digest.hexdigest() == sha256, f"{way} has fetched something else"  # noqa: S101 - or nothing was measured
-    return dict(json.loads(told.splitlines()[-1]))
+    return dict(json.loads(output.splitlines()[-1]))
 
 
 def serve(video: str) -> None:
-    """Be a gateway with one video, until stdin says to cut every connection, and then until it closes."""
+    """Serve one video, until stdin says to cut every connection, and then until it closes."""
     with Sandbox(token=TOKEN, seconds=0, video=video) as sandbox:
-        memory = sandbox.app.routes[0].app.gateway  # type: ignore[attr-defined]
-        print(json.dumps([sandbox.url, memory.accept({"user_prompt": "A paper boat"}).id]), flush=True)
+        generation = LumaClient(sandbox.url, TOKEN).submit("A paper boat")
+        print(json.dumps([sandbox.url, generation.id]), flush=True)
         if sys.stdin.readline():
             sandbox.weather(cdn={"cut": 1})
             print("cut", flush=True)
@@ -132,7 +133,7 @@ def by_operator(url: str, generation_id: str, path: str) -> None:  # noqa: ARG00
 
 
 def by_stream(url: str, generation_id: str, path: str) -> None:
-    """Fetch as one would write it down: nothing checked, nothing taken up again."""
+    """Fetch in the shortest way: nothing checked, nothing resumed, nothing synced to the disk."""
     import requests
 
     def stream() -> None:

@@ -1,19 +1,18 @@
-"""Fetching a finished file from the CDN: whole, going on where it was cut, and never with the token."""
+"""Fetching a finished file from the CDN: whole, resumed where it was cut, and never with the token."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import logging
-import random
 import re
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urljoin, urlsplit
 
 from airflow_provider_luma import __version__
+from airflow_provider_luma.api.diagnosis import unreachable
 from airflow_provider_luma.api.errors import (
     LumaApiError,
     LumaConnectionError,
@@ -22,10 +21,8 @@ from airflow_provider_luma.api.errors import (
     LumaNotFound,
     LumaRateLimited,
     LumaServerError,
-    cause,
 )
-from airflow_provider_luma.api.guard import guard
-from airflow_provider_luma.api.retry import parse_retry_after
+from airflow_provider_luma.api.retry import backoff, parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,190 +31,143 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+USER_AGENT = f"airflow-provider-luma/{__version__}"
 CHUNK = 1024 * 1024
 REDIRECTS = 5
 TRIES = 8
-"""So many failures in a row, without a byte that was new, end a download: about a minute."""
-
-REPORT_EVERY = 10.0
+"""So many failures in a row, without a new byte, end a download: about a minute."""
 
 
 class Target(Protocol):
     """What a file is written to."""
 
     def write(self, data: bytes) -> object:
-        """Take the next bytes."""
+        """Append bytes."""
 
     def restart(self) -> None:
-        """Forget all that was written."""
+        """Discard all that was written."""
 
 
 @dataclass(frozen=True)
-class Described:
-    """What a CDN says of a file: its size in bytes, its type, and its MD5 in Base64 where it has that."""
+class DownloadResult:
+    """A file's size in bytes, its SHA-256 in hexadecimal (None where it was not fetched), and its content type."""
 
     size: int
-    content_type: str
-    md5: str | None
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A file that has arrived whole: its size in bytes, its SHA-256 in hexadecimal, and its type."""
-
-    size: int
-    sha256: str
+    sha256: str | None
     content_type: str
 
 
+@dataclass
 class Download:
     """
     One file on a CDN.
 
     Only http and https, and no address of a private network, on this host or on one that it redirects to: a URL comes
-    from outside, and must not make a worker ask what only a worker can reach.
+    from outside, and must not make a worker contact what only a worker can reach.
 
     :param url: where it is.
-    :param fresh_url: asked for another URL when this one is refused, which is what becomes of old ones.
+    :param fresh_url: returns another URL when this one is refused, as expired ones are.
     :param gateway_host: the one host name that may be on a private network.
     :param timeout: seconds to wait for the next bytes.
     :param verify: whether to check the TLS certificate of ``gateway_host``, or a CA bundle to check it against; all
         others are checked as `requests` does by default.
     """
 
-    def __init__(
-        self,
-        url: str,
-        fresh_url: Callable[[], str],
-        *,
-        gateway_host: str,
-        timeout: float = 30.0,
-        verify: bool | str = True,
-    ) -> None:
-        self.url = url
-        self._fresh_url = fresh_url
-        self._gateway_host = gateway_host
-        self._timeout = timeout
-        self._verify = verify
+    url: str
+    fresh_url: Callable[[], str]
+    gateway_host: str
+    timeout: float = 30.0
+    verify: bool | str = True
 
-    def describe(self) -> Described:
-        """
-        Ask what the file is like, without fetching it.
-
-        :raises LumaError: it could not be asked.
-        """
-        described: Described = self._insisting(self._describe)
-        return described
-
-    def copy_to(self, target: Target) -> Fetched:
+    def copy_to(self, target: Target, wanted: Callable[[int], bool] | None = None) -> DownloadResult:
         """
         Fetch the file into the target, and check that it is whole.
 
+        :param wanted: is given the size in bytes before anything is written; if it returns False, nothing is.
         :raises LumaNotFound: the URL is refused, and so is a fresh one.
         :raises LumaInvalidRequest: the URL leads where it must not.
         :raises LumaError: it could not be fetched.
         """
         transfer = _Transfer(target)
-        self._insisting(lambda: self._transfer(transfer), lambda: transfer.most)
-        return Fetched(transfer.received, transfer.sha256.hexdigest(), transfer.content_type)
-
-    def _insisting(self, attempt: Callable[[], Any], progress: Callable[[], int] = lambda: 0) -> Any:
-        """Repeat an attempt while there is trouble that may pass, and for as long as each brings something new."""
         failures, refused, reached = 0, False, 0
         while True:
             try:
-                return attempt()
+                return self._fetch(transfer, wanted)
             except (LumaConnectionError, LumaRateLimited, LumaServerError, LumaNotFound) as error:
-                if progress() > reached:
-                    failures, refused, reached = 0, False, progress()
+                if transfer.most > reached:
+                    failures, refused, reached = 0, False, transfer.most
+                if error.status == 416:
+                    # The CDN has no byte from here on: it is another file now.
+                    transfer.restart()
                 if isinstance(error, LumaNotFound):
                     if refused:
                         raise
                     refused = True
-                    log.info("%s Asking the gateway for a fresh URL.", error)
-                    self.url = self._fresh_url()
+                    log.info("%s Getting a fresh URL from the gateway.", error)
+                    self.url = self.fresh_url()
                     continue
-                failures += 1
-                if failures >= TRIES:
+                if failures == TRIES - 1:
                     raise
-                back_off = min(0.25 * 2**failures, 15.0) * random.uniform(0.5, 1)  # noqa: S311
-                seconds = max(back_off, min(error.retry_after or 0.0, 600.0))
+                seconds = backoff(0.5, failures, error.retry_after, longest=15.0)
+                failures += 1
                 log.info("%s Trying again in %.1f s.", error, seconds)
                 time.sleep(seconds)
 
-    def _describe(self) -> Described:
-        with self._answer({}) as answer:
-            size = _length(answer)
-            with _told(_name(answer.url)):
-                start = answer.raw.read(64)
-            _refuse_page(_content_type(answer), start, _name(answer.url))
-            return Described(size, _content_type(answer), answer.headers.get("Content-MD5"))
-
-    def _transfer(self, transfer: _Transfer) -> None:
-        """Fetch what is missing, or all of it where the CDN cannot give a part."""
-        with transfer.retraced(), self._answer(transfer.wanted()) as answer:
+    def _fetch(self, transfer: _Transfer, wanted: Callable[[int], bool] | None) -> DownloadResult:
+        """Fetch what is missing, or all of it where the CDN cannot send a part."""
+        with self._answer(transfer.range_headers()) as answer:
             transfer.begin(answer)
-            where = _name(answer.url)
-            # As it comes: what `read` has gathered when a connection is cut would be lost. urllib3 1 knows no better.
-            read = getattr(answer.raw, "read1", answer.raw.read)
-            with _told(where):
-                part = read(CHUNK, decode_content=False)
-            while part:
-                # Outside of it, so that a full disk is not taken for a broken connection.
-                transfer.take(part, where)
-                with _told(where):
-                    part = read(CHUNK, decode_content=False)
-            transfer.end(where)
+            for part in _parts(answer):
+                if not transfer.received:
+                    _refuse_page(answer, part)
+                    if wanted and not wanted(transfer.total):
+                        return DownloadResult(transfer.total, None, transfer.content_type)
+                transfer.write(part)
+        return transfer.result()
 
     @contextmanager
     def _answer(self, headers: dict[str, str]) -> Iterator[requests.Response]:
-        """Send one request, follow where it leads, and give the answer if that is good."""
+        """Send one request, follow redirects, and give the answer if it brings a file."""
+        import requests
+
         url = self.url
         for _ in range(REDIRECTS + 1):
-            with _told(_name(url)):
-                session, answer = self._ask(url, headers)
-            try:
+            with requests.Session() as session, self._get(session, url, headers) as answer:
                 if not answer.is_redirect:
                     _check_status(answer)
                     yield answer
                     return
-                with _told(_name(url)):
+                with _translate_errors(url):
                     url = urljoin(url, answer.headers["Location"])
-            finally:
-                answer.close()
-                session.close()
-        raise LumaServerError(f"{_name(self.url)} redirects more than {REDIRECTS} times.")
+        raise LumaServerError(f"{_without_query(self.url)} redirects more than {REDIRECTS} times.")
 
-    def _ask(self, url: str, headers: dict[str, str]) -> tuple[requests.Session, requests.Response]:
+    def _get(self, session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
         import requests
 
-        # As it will be sent: what comes before a backslash, say, is another host to one parser than to the next.
-        url = requests.Request("GET", url).prepare().url or ""
-        parts = urlsplit(url)
-        host = parts.hostname
-        if parts.scheme not in ("http", "https") or not host:
-            raise LumaInvalidRequest(f"A file's URL must be http or https, not {parts.scheme}. Nothing was fetched.")
-        session = requests.Session()
-        # Keeps requests from sending a password out of a .netrc file.
-        session.auth = lambda request: request
-        own = host == self._gateway_host
-        if not own:
-            guard(session, url, host)
-        answer = session.get(
-            url,
-            headers={
-                "User-Agent": f"airflow-provider-luma/{__version__}",
-                "Accept": "*/*",
-                # Or the length would be that of something else than the file.
-                "Accept-Encoding": "identity",
-                **headers,
-            },
-            timeout=(min(10.0, self._timeout), self._timeout),
-            verify=self._verify if own else None,
-            allow_redirects=False,
-            stream=True,
-        )
-        return session, answer
+        from airflow_provider_luma.api.guard import guard
+
+        with _translate_errors(url):
+            # As it will be sent: what comes before a backslash, say, is another host to one parser than to the next.
+            url = requests.Request("GET", url).prepare().url or ""
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise LumaInvalidRequest(
+                    f"A file's URL must be http or https, not {parts.scheme}. Nothing was fetched."
+                )
+            # Keeps requests from sending a password out of a .netrc file.
+            session.auth = lambda request: request
+            is_gateway = parts.hostname == self.gateway_host
+            if not is_gateway:
+                guard(session, url, parts.hostname)
+            return session.get(
+                url,
+                # Without "identity", the length would be that of a compressed file.
+                headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
+                timeout=(min(10.0, self.timeout), self.timeout),
+                verify=self.verify if is_gateway else None,
+                allow_redirects=False,
+                stream=True,
+            )
 
 
 class _Transfer:
@@ -226,20 +176,19 @@ class _Transfer:
     def __init__(self, target: Target) -> None:
         self._target = target
         self.most = 0
-        self.content_type = ""
-        self._forget()
+        self._where = ""
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.received = 0
         self.total = -1
-        self.sha256 = hashlib.sha256()
-        self._md5 = hashlib.md5(usedforsecurity=False)
-        self._said_md5: str | None = None
+        self.content_type = ""
+        self._sha256 = hashlib.sha256()
         self._validator: str | None = None
-        self._reported = (0, time.monotonic())
+        self._tenths = 0
 
-    def wanted(self) -> dict[str, str]:
-        """Return the headers that ask for what is missing, if the file is still the one that was begun."""
+    def range_headers(self) -> dict[str, str]:
+        """Return the headers that request what is missing, if the file is still the one that was begun."""
         if not self.received:
             return {}
         headers = {"Range": f"bytes={self.received}-"}
@@ -247,122 +196,110 @@ class _Transfer:
             headers["If-Range"] = self._validator
         return headers
 
-    @contextmanager
-    def retraced(self) -> Iterator[None]:
-        """Start over after an answer that says that there is nothing from here on."""
-        try:
-            yield
-        except LumaServerError as error:
-            if error.status == 416:
-                self.start_over()
-            raise
-
     def begin(self, answer: requests.Response) -> None:
-        """Take note of what an answer is going to bring."""
+        """Read what an answer's headers say of the file."""
+        self._where = _without_query(answer.url)
         if answer.status_code == 206:
             found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
             if found and (int(found[1]), int(found[2])) == (self.received, self.total):
-                log.info("Going on after %s bytes.", f"{self.received:,}")
+                log.info("Resuming after %s bytes.", f"{self.received:,}")
                 return
-            self.start_over()
-            raise LumaServerError(f"{_name(answer.url)}: sent another part of the file than it was asked for.")
+            self.restart()
+            raise LumaServerError(f"{self._where}: sent another part of the file than was requested.")
         if self.received:
-            log.info("The file begins anew: it has changed, or the CDN cannot send a part of it.")
-            self.start_over()
+            log.info("Starting over: the file has changed, or the CDN cannot send a part of it.")
+            self.restart()
         self.total = _length(answer)
         self.content_type = _content_type(answer)
-        self._said_md5 = answer.headers.get("Content-MD5")
         etag = answer.headers.get("ETag", "")
+        # A weak ETag (W/"...") promises the same meaning, not the same bytes.
         self._validator = etag if etag.startswith('"') else answer.headers.get("Last-Modified")
 
-    def take(self, part: bytes, where: str) -> None:
+    def write(self, part: bytes) -> None:
         """Write the next bytes."""
-        if not self.received:
-            _refuse_page(self.content_type, part, where)
+        if self.received + len(part) > self.total:
+            total = self.total
+            self.restart()
+            raise LumaServerError(f"{self._where}: sent more than the {total:,} bytes that it had announced.")
         self._target.write(part)
-        self.sha256.update(part)
-        if self._said_md5:
-            self._md5.update(part)
+        self._sha256.update(part)
         self.received += len(part)
         self.most = max(self.most, self.received)
-        self._report()
-
-    def end(self, where: str) -> None:
-        """Raise LumaError unless the file is whole."""
-        if self.received < self.total:
-            raise LumaConnectionError(f"{where}: cut after {self.received:,} of {self.total:,} bytes.")
-        wrong = self.received > self.total or (
-            self._said_md5 and base64.b64encode(self._md5.digest()).decode() != self._said_md5
-        )
-        if wrong:
-            received = self.received
-            self.start_over()
-            raise LumaServerError(f"{where}: sent {received:,} bytes that are not the file it had announced.")
-
-    def start_over(self) -> None:
-        """Forget all that came."""
-        self._target.restart()
-        self._forget()
-
-    def _report(self) -> None:
-        """Log a line for each tenth, and each ten seconds."""
-        tenth, now = 10 * self.received // self.total, time.monotonic()
-        if tenth > self._reported[0] or now > self._reported[1] + REPORT_EVERY:
-            self._reported = tenth, now
+        tenths = 10 * self.received // self.total
+        if tenths > self._tenths:
+            self._tenths = tenths
             log.info("%d %% of %s bytes.", 100 * self.received // self.total, f"{self.total:,}")
+
+    def result(self) -> DownloadResult:
+        """Return what was fetched; raise LumaConnectionError unless it is whole."""
+        if self.received < self.total:
+            raise LumaConnectionError(f"{self._where}: cut after {self.received:,} of {self.total:,} bytes.")
+        return DownloadResult(self.received, self._sha256.hexdigest(), self.content_type)
+
+    def restart(self) -> None:
+        """Discard all that came."""
+        self._target.restart()
+        self._reset()
+
+
+def _parts(answer: requests.Response) -> Iterator[bytes]:
+    # As they come: what `read` has gathered when a connection is cut would be lost. urllib3 1 has no `read1`.
+    read = getattr(answer.raw, "read1", answer.raw.read)
+    while True:
+        with _translate_errors(answer.url):
+            part = read(CHUNK, decode_content=False)
+        if not part:
+            return
+        yield part
 
 
 def _check_status(answer: requests.Response) -> None:
-    """Raise what an answer means that brings no file."""
-    status, where = answer.status_code, _name(answer.url)
+    """Raise the error that an answer means that brings no file."""
+    status, where = answer.status_code, _without_query(answer.url)
     if status in (200, 206):
         return
+    retry_after = parse_retry_after(answer.headers.get("Retry-After"))
     if status == 429:
-        raise LumaRateLimited(
-            f"{where}: HTTP 429, too many requests.",
-            status=status,
-            retry_after=parse_retry_after(answer.headers.get("Retry-After")),
-        )
+        raise LumaRateLimited(f"{where}: HTTP 429, too many requests.", status=status, retry_after=retry_after)
     if status >= 500 or status in (408, 416, 425):
-        raise LumaServerError(f"{where}: HTTP {status}.", status=status)
+        raise LumaServerError(f"{where}: HTTP {status}.", status=status, retry_after=retry_after)
     if status >= 400:
-        # Each CDN has a number of its own for a URL whose time is over.
+        # Each CDN has a status of its own for an expired URL.
         raise LumaNotFound(f"{where}: HTTP {status}, the URL has expired, or the file is gone.", status=status)
     raise LumaApiError(f"{where}: HTTP {status}, which brings no file.", status=status)
 
 
-def _refuse_page(content_type: str, start: bytes, where: str) -> None:
+def _refuse_page(answer: requests.Response, start: bytes) -> None:
     """Raise LumaServerError for a page or a message in place of a video or an image."""
-    kind = content_type.lower()
-    begins = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    if kind.startswith("text/") or kind.endswith(("json", "xml")) or begins in (b"<", b"{", b"["):
-        raise LumaServerError(f"{where}: answered with a page ({kind}) in place of the file.")
+    kind = _content_type(answer).lower()
+    first = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if kind.startswith("text/") or kind.endswith(("json", "xml")) or first in (b"<", b"{", b"["):
+        raise LumaServerError(f"{_without_query(answer.url)}: answered with a page ({kind}) in place of the file.")
 
 
 def _length(answer: requests.Response) -> int:
-    """Return how long the file is; one whose length nobody says cannot be known to be whole."""
-    said = answer.headers.get("Content-Length", "")
-    where = _name(answer.url)
-    if answer.headers.get("Content-Encoding", "identity") != "identity" or not said.isdecimal():
-        raise LumaServerError(f"{where}: does not say how long the file is, so nobody could tell whether it is whole.")
-    if not int(said):
+    """Return the file's length in bytes; without one, a file could be cut and look whole."""
+    length, where = answer.headers.get("Content-Length", ""), _without_query(answer.url)
+    if answer.headers.get("Content-Encoding", "identity") != "identity" or not length.isdecimal():
+        raise LumaServerError(f"{where}: does not say how long the file is, so it cannot be checked to be whole.")
+    if not int(length):
         raise LumaServerError(f"{where}: the file is empty.")
-    return int(said)
+    return int(length)
 
 
 def _content_type(answer: requests.Response) -> str:
     return str(answer.headers.get("Content-Type", "")).partition(";")[0].strip() or "application/octet-stream"
 
 
-def _name(url: str) -> str:
+def _without_query(url: str) -> str:
     """Return a URL as it may be logged: what comes after the path may be a key to it."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}{parts.path}"
 
 
 @contextmanager
-def _told(where: str) -> Iterator[None]:
-    """Turn what `requests` raises into this package's errors."""
+def _translate_errors(url: str) -> Iterator[None]:
+    """Turn what `requests` raises into this package's errors, which hold no query of a URL."""
     import requests
     import urllib3
 
@@ -370,8 +307,7 @@ def _told(where: str) -> Iterator[None]:
         yield
     except LumaError:
         raise
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-        # Nothing of it is kept but what is at its bottom: the rest may hold the query, which may be a key.
-        if isinstance(error, ValueError):
-            raise LumaInvalidRequest(f"{where}: a URL that makes no sense. Nothing was fetched.") from None
-        raise LumaConnectionError(f"{where}: {cause(error)}.") from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise LumaConnectionError(f"The file was not fetched: {unreachable(error, _without_query(url))}.") from None
+    except ValueError:
+        raise LumaInvalidRequest(f"{_without_query(url)}: invalid URL. Nothing was fetched.") from None

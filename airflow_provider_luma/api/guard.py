@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies, select_proxy
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from airflow_provider_luma.api.errors import LumaInvalidRequest
 
@@ -19,22 +24,32 @@ def guard(session: requests.Session, url: str, host: str) -> None:
     """
     Keep a session from an address that is not public.
 
-    The name is looked up before anything is contacted. Where no proxy connects, what is connected to is looked at as
-    well: a name may lead elsewhere a moment after it was looked up.
+    The name is looked up before anything is contacted. Where no proxy connects, the address that is connected to is
+    checked as well: a name may lead elsewhere a moment after it was looked up.
 
     :raises LumaInvalidRequest: here, or when the session is used: the address is not public.
     """
-    from requests.utils import get_environ_proxies, select_proxy
-
     try:
         addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):
-        # Connecting will say so; and a name that only a proxy can resolve is the proxy's affair.
+        # Connecting will say so; and a name that only a proxy can resolve is left to the proxy.
         addresses = set()
     for address in addresses:
         _refuse_private(address, host)
     if not select_proxy(url, get_environ_proxies(url)):
-        _connect_publicly(session)
+        adapter = _PublicAdapter()
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+
+
+def checked(connected: socket.socket, host: str) -> socket.socket:
+    """Return a connection to a public address; close any other, and raise LumaInvalidRequest."""
+    try:
+        _refuse_private(connected.getpeername()[0], host)
+    except BaseException:
+        connected.close()
+        raise
+    return connected
 
 
 def _refuse_private(address: str, host: str) -> None:
@@ -57,33 +72,25 @@ def _is_public(address: str) -> bool:
     return parsed.is_global and not parsed.is_multicast
 
 
-def _connect_publicly(session: requests.Session) -> None:
-    import urllib3
-    from requests.adapters import HTTPAdapter
+class _Connection(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        return checked(super()._new_conn(), self.host)
 
-    def looked_at(connected: socket.socket, host: str) -> socket.socket:
-        try:
-            _refuse_private(connected.getpeername()[0], host)
-        except BaseException:
-            connected.close()
-            raise
-        return connected
 
-    class Connection(urllib3.connection.HTTPConnection):
-        def _new_conn(self) -> socket.socket:
-            return looked_at(super()._new_conn(), self.host)
+class _TLSConnection(HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        return checked(super()._new_conn(), self.host)
 
-    class TLSConnection(urllib3.connection.HTTPSConnection):
-        def _new_conn(self) -> socket.socket:
-            return looked_at(super()._new_conn(), self.host)
 
-    class Pool(urllib3.HTTPConnectionPool):
-        ConnectionCls = Connection
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
 
-    class TLSPool(urllib3.HTTPSConnectionPool):
-        ConnectionCls = TLSConnection
 
-    adapter = HTTPAdapter()
-    adapter.poolmanager.pool_classes_by_scheme = {"http": Pool, "https": TLSPool}
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
+class _TLSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+
+class _PublicAdapter(HTTPAdapter):
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}

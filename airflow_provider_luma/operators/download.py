@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
-STORE_KEY = "luma_download"
+    from airflow_provider_luma.api.download import Download, DownloadResult
 
 FILE_NAMES = {
     "video": "{}.mp4",
@@ -37,20 +37,20 @@ class LumaDownloadVideoOperator(BaseOperator):
     """
     Store the video of a completed generation, or another of its files, wherever Airflow's object storage reaches.
 
-    What is stored is whole or not there. A connection that is cut goes on where it was cut; a URL that has expired is
-    replaced by a fresh one. A task that runs again and finds the file does nothing.
+    What is stored is whole or not there. A connection that is cut is resumed where it was cut; a URL that has expired
+    is replaced by a fresh one. A task that runs again and finds the file in its folder does not fetch it again.
 
     The ``return_value`` XCom is the URI of the file. The key ``download`` has ``path`` (the same), ``size`` (bytes),
     ``sha256`` (hexadecimal), ``content_type``, and the ``seconds`` that it took.
 
-    :param generation: the task id of the generation, or the dict that the sensor returns.
+    :param generation: the generation id, or the dict that the sensor returns.
     :param destination: where to, as a URI that ``ObjectStoragePath`` takes, such as ``s3://conn_id@bucket/videos/`` or
-        ``file:///data/boat.mp4``. A folder gets a file ``<task id>.mp4``; what exists and is one, ends in a slash, or
-        has a last part without an ending, is a folder.
+        ``file:///data/boat.mp4``. A folder gets a file ``<generation id>.mp4``; what exists and is one, ends in a
+        slash, or has a last part without an ending, is a folder.
     :param asset: ``video`` (as the gateway gives it for download), ``video_raw``, ``thumbnail`` or ``last_frame``,
-        which in a folder are called ``<task id>_raw.mp4``, ``<task id>_thumbnail.jpg``, ``<task id>_last_frame.jpg``.
+        which in a folder are called ``<id>_raw.mp4``, ``<id>_thumbnail.jpg``, ``<id>_last_frame.jpg``.
     :param replace: whether another file in its place is replaced; else it is an error.
-    :param luma_conn_id: the Airflow connection to ask for URLs with; its token goes to no CDN.
+    :param luma_conn_id: the Airflow connection to get URLs with; its token goes to no CDN.
     """
 
     template_fields: Sequence[str] = ("generation", "destination", "asset", "replace", "luma_conn_id")
@@ -74,81 +74,65 @@ class LumaDownloadVideoOperator(BaseOperator):
         self.asset = asset
         self.replace = replace
         self.luma_conn_id = luma_conn_id
-        self._source: list[str] = []
         with fail_without_retry():
             if not is_template(generation):
-                _generation(generation)
+                _parse_generation(generation)
             if not is_template(asset):
                 _check_asset(asset)
             if not is_template(replace):
-                _parse_flag(replace)
+                _parse_replace(replace)
 
     def execute(self, context: Context) -> str:
         """Store the file, and return its URI."""
-        began = time.monotonic()
-        with reporting(self, context) as outcome, fail_without_retry(LumaGenerationFailed):
-            _check_asset(self.asset)
-            self.replace = _parse_flag(self.replace)
-            known = _generation(self.generation)
-            # Only now, or every DAG that mentions this operator would pay for fsspec when it is parsed.
-            from airflow_provider_luma.operators import storage
-
-            outcome.record(generation_id=known.id, **({"generation": known.as_dict()} if known.state.terminal else {}))
-            path = storage.place(self.destination, FILE_NAMES[self.asset].format(known.id))
-            file = self._download(context, known, path)
-            uri = storage.uri_of(path)
-            outcome.record(stored=uri)
-            self.watch_url = known.video_url or (self._source[0] if self._source and self.asset == "video" else None)
-        download = {"path": uri, **file, "seconds": round(time.monotonic() - began, 3)}
-        outcome.emit(uri, {"generation_id": known.id, "uri": uri, **file}, inputs=self._source)
-        outcome.push("download", download)
-        self.log.info("%s: %s bytes, SHA-256 %s.", uri, f"{file['size']:,}", file["sha256"])
-        return uri
-
-    def _download(self, context: Context, known: Generation, path: ObjectStoragePath) -> dict[str, Any]:
-        """Return size, checksum and type of the file that is at the path now."""
+        # Only now, or every DAG that mentions this operator would pay for them when it is parsed.
         from airflow_provider_luma.hooks.luma import LumaHook
         from airflow_provider_luma.operators import storage
 
-        hook = LumaHook(self.luma_conn_id)
-        store = context.get("task_state_store")
-        what = {"generation_id": known.id, "asset": self.asset, "path": storage.uri_of(path)}
-        record = store.get(STORE_KEY) if store is not None else None
-        remembered = record if isinstance(record, dict) and what.items() <= record.items() else None
-        # To read it all may be as much work as to fetch it, so that comes last.
-        size = path.stat().st_size if path.is_file() else None
-        if remembered and size == remembered["size"] and storage.checksums(path)[0] == remembered["sha256"]:
-            self.log.info("It is there already, as an earlier try stored it.")
-            return {name: remembered[name] for name in ("size", "sha256", "content_type")}
+        began = time.monotonic()
+        with reporting(self, context) as outcome, fail_without_retry(LumaGenerationFailed):
+            _check_asset(self.asset)
+            self.replace = _parse_replace(self.replace)
+            known = _parse_generation(self.generation)
+            outcome.record(generation_id=known.id, **({"generation": known.as_dict()} if known.state.terminal else {}))
+            path = storage.resolve_destination(self.destination, FILE_NAMES[self.asset].format(known.id))
+            download = LumaHook(self.luma_conn_id).download(known, self.asset)
+            file = asdict(self._store(download, path, known.id))
+            uri = storage.uri_of(path)
+            outcome.record(stored=uri)
+        self.watch_url = known.video_url or (download.url if self.asset == "video" else None)
+        outcome.emit(uri, {"generation_id": known.id, "uri": uri, **file}, inputs=[download.url])
+        outcome.push("download", {"path": uri, **file, "seconds": round(time.monotonic() - began, 3)})
+        self.log.info("%s: %s bytes, SHA-256 %s.", uri, f"{file['size']:,}", file["sha256"])
+        return uri
 
-        download = hook.download(known, self.asset)
-        if size is not None:
-            described = download.describe()
-            if size == described.size and not remembered and (described.md5 or not self.replace):
-                sha256, md5 = storage.checksums(path)
-                if described.md5 in (None, md5):
-                    self.log.info("It is there already.")
-                    return {"size": size, "sha256": sha256, "content_type": described.content_type}
-            if not self.replace:
-                raise LumaInvalidRequest(
-                    f"{path} is another file, of {size:,} bytes; the {self.asset} of generation {known.id} has "
-                    f"{described.size:,}. Nothing was changed: give another destination, or replace=True."
-                )
-        with storage.NewFile(path, replace=bool(self.replace)) as file:
-            stored = asdict(download.copy_to(file))
-            if store is not None:
-                store.set(STORE_KEY, {**what, **stored})
-            try:
+    def _store(self, download: Download, path: ObjectStoragePath, generation_id: str) -> DownloadResult:
+        """Store the file unless it is there, and return what is there now."""
+        from airflow_provider_luma.operators import storage
+
+        there = storage.size_of(path)
+        # A name that the user chose may hold the video of another generation, of the same length by chance.
+        is_own_name = path.name == FILE_NAMES[self.asset].format(generation_id)
+        other_file = LumaInvalidRequest(
+            f"{path} is another file than the {self.asset} of generation {generation_id}. Nothing was changed: give "
+            "another destination, or replace=True."
+        )
+
+        def wanted(size: int) -> bool:
+            if there not in (None, size) and not self.replace:
+                raise other_file
+            return there != size or not is_own_name
+
+        with storage.new_file(path) as file:
+            result = download.copy_to(file, wanted)
+            if result.sha256 is None:
+                self.log.info("It is there already.")
+                return replace(result, sha256=storage.sha256_of(path))
+            # Again: another task may have stored it meanwhile.
+            if self.replace or storage.size_of(path) is None:
                 file.publish()
-            except FileExistsError:
-                # As it is when Airflow has given up on a try that went on all the same.
-                if storage.checksums(path)[0] != stored["sha256"]:
-                    raise LumaInvalidRequest(
-                        f"{path} has come into being meanwhile, and is another file. Give another destination, or "
-                        "replace=True."
-                    ) from None
-        self._source.append(download.url)
-        return stored
+            elif storage.sha256_of(path) != result.sha256:
+                raise other_file
+        return result
 
 
 def _check_asset(asset: Any) -> None:
@@ -156,7 +140,7 @@ def _check_asset(asset: Any) -> None:
         raise LumaInvalidRequest(f"asset is one of {', '.join(FILE_NAMES)}, got {asset!r:.80}.")
 
 
-def _parse_flag(value: Any) -> bool:
+def _parse_replace(value: Any) -> bool:
     """Return what a template that says True or False in words means."""
     flag = parse_bool(value) if isinstance(value, str) else value
     if not isinstance(flag, bool):
@@ -164,7 +148,7 @@ def _parse_flag(value: Any) -> bool:
     return flag
 
 
-def _generation(given: Any) -> Generation:
+def _parse_generation(given: Any) -> Generation:
     """Return what is known of the generation; raise LumaInvalidRequest for what is none."""
     if isinstance(given, Mapping):
         try:
@@ -175,7 +159,7 @@ def _generation(given: Any) -> Generation:
         known = Generation(id=given, state=GenerationState.UNKNOWN)
     if not isinstance(known.id, str) or re.search(r"[{}/\\]|^\.", known.id):
         raise LumaInvalidRequest(
-            f"generation is a task id, or the dict that LumaGenerationSensor returns, got {given!r:.80}. Pass the "
+            f"generation is an id, or the dict that LumaGenerationSensor returns, got {given!r:.80}. Pass the "
             "task's .output; to store several, LumaDownloadVideoOperator.partial(...).expand(generation=wait.output)."
         )
     check_generation_id(known.id)

