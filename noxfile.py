@@ -19,7 +19,7 @@ nox.options.sessions = ["tests", "lowest"]
 # Whoever has all the interpreters says so, as the hosted CI does, and misses none without an error.
 nox.options.error_on_missing_interpreters = False
 
-# As dev/venv.py has it: what a company's network signs with is known to the machine.
+# As dev/venv.py has it: the machine knows the certificates of the network that it is in.
 os.environ.setdefault("UV_SYSTEM_CERTS", "true")
 
 #: As their classifiers say.

@@ -1,7 +1,7 @@
 """
 Make a virtual environment that holds Airflow and this package: `python dev/venv.py .venv 3.3.2 dev`.
 
-Runs on whatever Python there is, so that one too old is told so in a sentence.
+Runs on whatever Python there is, so that one too old gets a sentence and no traceback.
 """
 
 import subprocess

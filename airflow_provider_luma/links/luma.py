@@ -29,7 +29,7 @@ class LumaTaskLink(BaseOperatorLink):
     name = "Luma task"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:  # noqa: ARG002
-        """Return the address in Airflow's UI, a relative one where Airflow has not been told its own."""
+        """Return the address in Airflow's UI, a relative one where Airflow does not know its own."""
         path = f"dags/{quote(ti_key.dag_id)}/runs/{quote(ti_key.run_id)}/tasks/{quote(ti_key.task_id)}"
         if ti_key.map_index is not None and ti_key.map_index >= 0:
             path += f"/mapped/{ti_key.map_index}"

@@ -25,7 +25,7 @@ def check_arguments(
     arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None, templated: Collection[str] = ()
 ) -> None:
     """
-    Raise LumaInvalidRequest for arguments that every API would refuse; when a DAG is parsed, nobody knows which it is.
+    Raise LumaInvalidRequest for arguments that every API would refuse; it is only known when a task runs which one that is.
 
     :param arguments: by the names that users type.
     :param extra_body: fields that ``arguments`` has no name for.
