@@ -142,10 +142,3 @@ class LumaGenerationFailed(LumaError):
 
     def __reduce__(self) -> tuple[type[LumaGenerationFailed], tuple[Generation]]:
         return type(self), (self.generation,)
-
-
-def cause(error: BaseException) -> str:
-    """Return what is at the bottom of an exception of requests, which wraps one of urllib3's, which wraps one more."""
-    while error.__context__:
-        error = error.__context__
-    return str(error)[:200].rstrip(".") or type(error).__name__

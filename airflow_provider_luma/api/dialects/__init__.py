@@ -25,7 +25,7 @@ def check_arguments(
     arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None, templated: Collection[str] = ()
 ) -> None:
     """
-    Raise LumaInvalidRequest for arguments that every API would refuse; it is only known when a task runs which one that is.
+    Raise LumaInvalidRequest for arguments that every API would refuse: which one it is, only a running task knows.
 
     :param arguments: by the names that users type.
     :param extra_body: fields that ``arguments`` has no name for.
