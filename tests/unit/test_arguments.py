@@ -8,8 +8,7 @@ from airflow_provider_luma.api import LumaClient, LumaInvalidRequest
 from airflow_provider_luma.api.arguments import check_generation_id
 from airflow_provider_luma.api.dialects import DIALECTS, gateway
 from airflow_provider_luma.api.url import base_url
-
-PROMPT = "A paper boat crosses a puddle"
+from tests.support.samples import PROMPT
 
 
 def request_body(arguments, extra_body=None):

@@ -24,10 +24,8 @@ from airflow_provider_luma.api import (
 )
 from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.sandbox import Sandbox
-from tests.wire.test_client import far_end
-
-TOKEN = "marked-token-4711"
-PROMPT = "A paper boat crosses a puddle"
+from tests.support.raw_answers import far_end
+from tests.support.samples import PROMPT, TOKEN
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Objec
 from airflow_provider_luma.operators.images import MAX_IMAGE_BYTES
 from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGenerateVideoOperator
 from airflow_provider_luma.sandbox.clips import FOLDER
-from tests.wire.test_operators import PROMPT, TaskInstance
-from tests.wire.test_submission import Store
+from tests.support.samples import PROMPT
+from tests.support.task_instance import TaskInstance
+from tests.support.tries import Store
 
 JPEG = (FOLDER / "boat.jpg").read_bytes()
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)

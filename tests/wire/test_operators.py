@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from datetime import datetime, timedelta, timezone
 
@@ -23,53 +22,13 @@ from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGe
 from airflow_provider_luma.sandbox import Sandbox
 from airflow_provider_luma.sensors.luma import LumaGenerationSensor
 from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
-
-TOKEN = "marked-token-4711"
-PROMPT = "A paper boat crosses a puddle"
-
-
-class TaskInstance:
-    """As much of a task instance as an operator touches."""
-
-    try_number = 1
-    max_tries = 0
-    map_index = -1
-
-    def __init__(self):
-        self.xcoms = {}
-        self.start_date = datetime.now(timezone.utc)
-
-    def xcom_push(self, key, value):
-        self.xcoms[key] = json.loads(json.dumps(value))
-
-    def xcom_pull(self, key, map_indexes):
-        assert map_indexes == self.map_index
-        return self.xcoms.get(key)
+from tests.support.samples import PROMPT, TOKEN
+from tests.support.task_instance import TaskInstance, fire, resume, run
 
 
 @pytest.fixture
 def ti():
     return TaskInstance()
-
-
-def run(operator, ti):
-    return operator.execute({"ti": ti})
-
-
-def fire(deferred: TaskDeferred) -> dict:
-    """Run the trigger of a deferred task as a triggerer does, from its row, and return the payload of its event."""
-    classpath, kwargs = deferred.trigger.serialize()
-    assert classpath == "airflow_provider_luma.triggers.luma.LumaGenerationTrigger"
-    assert TOKEN not in json.dumps(kwargs)
-
-    async def first_event():
-        return await anext(LumaGenerationTrigger(**json.loads(json.dumps(kwargs))).run())
-
-    return json.loads(json.dumps(asyncio.run(first_event()).payload))
-
-
-def resume(operator, deferred, ti):
-    return getattr(operator, deferred.method_name)({"ti": ti}, **(deferred.kwargs or {}), event=fire(deferred))
 
 
 class TestGenerate:

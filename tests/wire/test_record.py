@@ -18,8 +18,8 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 from airflow_provider_luma.links.luma import LINKS, LumaTaskLink, WatchVideoLink
 from airflow_provider_luma.operators.luma import LumaDownloadVideoOperator, LumaGenerateVideoOperator
 from airflow_provider_luma.sensors.luma import LumaGenerationSensor
-from tests.wire.conftest import TOKEN
-from tests.wire.test_operators import PROMPT, TaskInstance, resume, run
+from tests.support.samples import PROMPT, TOKEN
+from tests.support.task_instance import TaskInstance, resume, run
 
 SUBMIT = {"task_id": "submit", "user_prompt": PROMPT}
 

@@ -17,8 +17,9 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow_provider_luma.decorators.luma import luma_video_task
 from airflow_provider_luma.operators.luma import LumaDownloadVideoOperator, LumaGenerateVideoOperator
 from airflow_provider_luma.operators.outcome import redact_uri
-from tests.wire.test_operators import PROMPT, TaskInstance, resume
-from tests.wire.test_submission import Store
+from tests.support.samples import PROMPT
+from tests.support.task_instance import TaskInstance, resume
+from tests.support.tries import Store
 
 
 def made_of(function, **arguments):
