@@ -8,8 +8,7 @@ from airflow_provider_luma.api import LumaClient, LumaInvalidRequest
 from airflow_provider_luma.api.arguments import check_generation_id
 from airflow_provider_luma.api.dialects import DIALECTS, gateway
 from airflow_provider_luma.api.url import base_url
-
-PROMPT = "A paper boat crosses a puddle"
+from tests.support.samples import PROMPT
 
 
 def request_body(arguments, extra_body=None):
@@ -31,66 +30,55 @@ def request_body(arguments, extra_body=None):
         ({"user_prompt": PROMPT, "image_url": ["https://x/y.png"]}, "image_url must be a string"),
     ],
 )
-def test_refused(arguments, message):
-    """A wrong argument is named, with what it should be."""
+def test_a_wrong_argument_is_refused_by_name_with_what_it_should_be(arguments, message):
     with pytest.raises(LumaInvalidRequest, match=message):
         request_body(arguments)
 
 
-def test_left_out():
-    """What is not given is not sent, and never as null."""
+def test_an_argument_left_out_is_not_sent_not_even_as_null():
     assert request_body({"user_prompt": PROMPT, "loop": None, "image_url": ""}) == {"user_prompt": PROMPT}
 
 
-def test_false_is_given():
-    """False is a value, not nothing."""
+def test_false_is_sent():
     assert request_body({"user_prompt": PROMPT, "loop": False})["loop"] is False
 
 
 @pytest.mark.parametrize("length", [3, 5000])
-def test_longest_and_shortest(length):
-    """The limits themselves are within."""
+def test_the_shortest_and_longest_prompt_are_accepted(length):
     assert request_body({"user_prompt": "x" * length})
 
 
-def test_image_alone():
-    """An image may do without a prompt."""
+def test_an_image_needs_no_prompt():
     assert request_body({"image_url": "https://x/y.png"})
 
 
-def test_unlisted_values():
-    """What the documentation does not list is sent all the same."""
+def test_values_and_fields_that_nobody_documents_are_sent():
     body = request_body({"user_prompt": PROMPT, "model_name": "ray-v9", "duration": "1m"}, {"aspect_ratio": "1:1"})
     assert body == {"user_prompt": PROMPT, "model_name": "ray-v9", "duration": "1m", "aspect_ratio": "1:1"}
 
 
-def test_given_twice():
-    """A field is an argument or in extra_body, not both."""
+def test_a_field_both_as_argument_and_in_extra_body_is_refused():
     with pytest.raises(LumaInvalidRequest, match="Given twice, as an argument and in extra_body: loop"):
         request_body({"user_prompt": PROMPT, "loop": False}, {"loop": True})
 
 
-def test_extra_body_type():
-    """extra_body is a dict."""
+def test_an_extra_body_that_is_no_dict_is_refused():
     with pytest.raises(LumaInvalidRequest, match="extra_body must be a dict"):
         request_body({"user_prompt": PROMPT}, ["aspect_ratio"])
 
 
-def test_extra_body_not_json():
-    """And of what JSON can hold; nothing is sent to find that out."""
+def test_an_extra_body_that_json_cannot_hold_is_refused_before_anything_is_sent():
     with pytest.raises(LumaInvalidRequest, match="cannot be written as JSON"):
         LumaClient("127.0.0.1:1", "token", retry_for=0).submit(PROMPT, extra_body={"seed": object()})
 
 
 @pytest.mark.parametrize("generation_id", ["", " ", ".", "..", None, ["a"], {"id": "a"}])
-def test_bad_id(generation_id):
-    """What cannot be a generation id is refused."""
+def test_what_cannot_be_a_generation_id_is_refused(generation_id):
     with pytest.raises(LumaInvalidRequest, match="generation id must be a string"):
         check_generation_id(generation_id)
 
 
-def test_id_is_quoted():
-    """A generation id cannot lead to another path."""
+def test_a_generation_id_cannot_lead_to_another_path():
     assert gateway.query("../x?y").path == "/luma/generations/..%2Fx%3Fy"
 
 
@@ -115,8 +103,7 @@ def test_id_is_quoted():
         (("HTTPS://Gateway.Example.com", None, None), "https://gateway.example.com"),
     ],
 )
-def test_host(typed, url):
-    """A host is understood in any form a person would type."""
+def test_a_host_is_understood_in_any_form_that_people_type(typed, url):
     host, schema, port = typed
     assert base_url(host, DIALECTS["gateway"], schema=schema, port=port) == url
 
@@ -134,14 +121,12 @@ def test_host(typed, url):
         "https://",
     ],
 )
-def test_no_host(host):
-    """What is no host is refused, without repeating a password in it."""
+def test_what_is_no_host_is_refused_without_repeating_a_password_in_it(host):
     with pytest.raises(LumaInvalidRequest) as caught:
         base_url(host, DIALECTS["gateway"])
     assert "pass@" not in str(caught.value)
 
 
-def test_schema():
-    """A schema is http or https."""
+def test_a_schema_other_than_http_and_https_is_refused():
     with pytest.raises(LumaInvalidRequest, match="schema must be http or https, got 'v1'"):
         base_url("example.com", DIALECTS["gateway"], schema="v1")

@@ -7,8 +7,7 @@ import pytest
 from airflow_provider_luma.api import LumaClient
 
 
-def test_equal():
-    """Two are equal that ask the same gateway with the same token, however they were written."""
+def test_clients_of_the_same_gateway_and_token_are_equal_however_those_were_typed():
     one = LumaClient("https://gateway.example.com/", "token-4711")
     other = LumaClient("gateway.example.com", "Bearer token-4711")
     assert one == other
@@ -25,6 +24,5 @@ def test_equal():
         "gateway.example.com",
     ],
 )
-def test_different(other):
-    """All that changes what is asked, or how, makes a difference."""
+def test_clients_that_would_call_differently_are_not_equal(other):
     assert LumaClient("gateway.example.com", "token-4711") != other

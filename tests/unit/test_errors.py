@@ -46,8 +46,7 @@ def refused(status, content, headers=None) -> LumaApiError:
         (503, "error_200", LumaServerError, "upstream_error"),
     ],
 )
-def test_fixture(status, fixture, kind, code):
-    """Each documented error body is one kind of error, with its status and code."""
+def test_each_documented_error_body_is_one_kind_of_error_with_its_status_and_code(status, fixture, kind, code):
     error = refused(status, (FIXTURES / f"{fixture}.json").read_bytes())
     assert type(error) is kind
     assert (error.status, error.code) == (status, code)
@@ -71,8 +70,7 @@ def test_fixture(status, fixture, kind, code):
         (200, LumaServerError),
     ],
 )
-def test_page(status, kind):
-    """A page in place of JSON is told by its status, and is never in the message."""
+def test_a_page_in_place_of_json_is_classified_by_its_status_and_never_in_the_message(status, kind):
     error = refused(status, HTML)
     assert type(error) is kind
     assert len(str(error)) < 300
@@ -89,14 +87,12 @@ def test_page(status, kind):
         (b'{"code": "x"}', True),
     ],
 )
-def test_whose_not_found(content, from_gateway):
-    """Only in words of its own it is the gateway that knows no such thing."""
+def test_a_404_is_the_gateways_own_only_where_it_is_in_the_gateways_own_words(content, from_gateway):
     assert refused(404, content).from_gateway is from_gateway
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b'{"id": "x', b"\xff\xfe"])
-def test_unreadable(content):
-    """An answer of 200 that holds nothing readable is the gateway's trouble, and may have been charged."""
+def test_an_unreadable_answer_of_200_is_a_server_error_that_may_have_been_charged(content):
     error = refused(200, content)
     assert type(error) is LumaServerError
     assert error.maybe_charged
@@ -114,67 +110,56 @@ def test_unreadable(content):
         (408, HTML, True),
     ],
 )
-def test_charged(status, content, maybe):
-    """A server error leaves open whether a submission was charged, unless the body is the gateway's own refusal."""
+def test_a_server_error_may_have_been_charged_unless_the_gateway_itself_refused(status, content, maybe):
     error = refused(status, content)
     assert isinstance(error, LumaServerError)
     assert error.maybe_charged is maybe
 
 
-def test_status_in_body():
-    """A 200 whose code is an HTTP status means that status."""
+def test_an_http_status_in_the_body_of_a_200_counts():
     assert type(refused(200, b'{"code": 401, "message": "bad token", "data": null}')) is LumaAuthenticationError
 
 
 @pytest.mark.parametrize("header", ["7", "7.0"])
-def test_retry_after_seconds(header):
-    """Retry-After may be seconds."""
+def test_retry_after_may_be_seconds(header):
     assert refused(429, HTML, {"Retry-After": header}).retry_after == 7
 
 
-def test_retry_after_date():
-    """Or a date."""
+def test_retry_after_may_be_a_date():
     soon = pendulum.now("UTC").add(seconds=60).format("ddd, DD MMM YYYY HH:mm:ss") + " GMT"
     assert 50 < refused(429, HTML, {"Retry-After": soon}).retry_after <= 60
 
 
 @pytest.mark.parametrize("header", ["99999999999999", "Fri, 01 Jan 2999 00:00:00 GMT"])
-def test_retry_after_for_ever(header):
-    """A wait that no one would wait is cut to an hour."""
+def test_retry_after_is_cut_to_an_hour(header):
     assert refused(429, HTML, {"Retry-After": header}).retry_after == MAX_RETRY_AFTER == 3600
 
 
 @pytest.mark.parametrize("header", [None, "", "soon", "-5", "nan", "Thu, 01 Jan 1970 00:00:00 GMT"])
-def test_retry_after_nonsense(header):
-    """Or missing, past or nonsense, which asks for no wait."""
+def test_retry_after_that_is_missing_past_or_unreadable_asks_for_no_wait(header):
     assert not refused(429, HTML, {"Retry-After": header} if header is not None else {}).retry_after
 
 
-def test_redirect():
-    """A redirect is not followed, and the message says where it led, without its path and query."""
+def test_a_redirect_names_the_host_it_led_to_without_path_and_query():
     error = refused(302, b"", {"Location": "https://login.example.net/path?token=x"})
     assert "https://login.example.net," in str(error)
     assert "path" not in str(error)
 
 
 @pytest.mark.parametrize("location", ["/login", "", "http://[x"])
-def test_redirect_to_nowhere(location):
-    """Or says nothing of it, where there is no host in it."""
+def test_a_redirect_without_a_host_names_none(location):
     assert "a redirect, which is not followed" in str(refused(302, b"", {"Location": location}))
 
 
-def test_words_of_a_refusal():
-    """A refusal that speaks of tokens is not therefore about the API token."""
+def test_a_refusal_that_mentions_prompt_tokens_is_not_about_the_api_token():
     assert type(refused(400, b'{"detail": "the prompt has too many tokens"}')) is LumaInvalidRequest
 
 
-def test_request_id():
-    """The gateway's own id of a request is kept for its support."""
+def test_the_gateways_request_id_is_kept_for_its_support():
     body = b'{"code": "x", "message": "y", "request_id": "r-1", "data": null}'
     assert refused(400, body).request_id == "r-1"
     assert refused(400, b"{}", {"X-Oneapi-Request-Id": "r-2"}).request_id == "r-2"
 
 
-def test_code_and_message_same():
-    """What is said twice is repeated once."""
+def test_a_code_that_is_also_the_message_appears_once():
     assert str(refused(400, (FIXTURES / "error_task.json").read_bytes())).count("task_not_exist") == 1

@@ -18,8 +18,7 @@ if Version(airflow_version) < Version("3.1"):
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_loads(path, monkeypatch):
-    """Each example defines the DAG of its name."""
+def test_each_example_loads_without_network_or_connection_and_defines_the_dag_of_its_name(path, monkeypatch):
     monkeypatch.delenv("AIRFLOW_CONN_LUMA_DEFAULT", raising=False)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)

@@ -29,8 +29,7 @@ def parsed(fixture: str) -> Generation:
 
 
 @pytest.mark.parametrize("shape", ["flat", "envelope", "bare"])
-def test_submitted(shape):
-    """Each of the three answers to a submission is the same new generation."""
+def test_each_documented_answer_to_a_submission_is_the_same_new_generation(shape):
     generation = parsed(f"submit_{shape}")
     assert generation.id == BOAT
     assert generation.state is GenerationState.PENDING
@@ -50,15 +49,13 @@ def test_submitted(shape):
         ("get_unknown_state", "unknown"),
     ],
 )
-def test_state(fixture, state):
-    """A state is one of five, whatever the gateway or its siblings call it, and only two are an end."""
+def test_every_word_for_a_state_is_one_of_five_states_and_only_two_are_an_end(fixture, state):
     generation = parsed(fixture)
     assert generation.state.value == state
     assert generation.state.terminal is (state in ("completed", "failed"))
 
 
-def test_completed():
-    """A completed generation has its URLs, size, length and time."""
+def test_a_completed_generation_has_its_urls_size_length_and_time():
     generation = parsed("get_completed")
     assert generation.video_url == "https://media.example.net/g/7c2f/video.mp4"
     assert generation.download_url == "https://media.example.net/g/7c2f/video_clean.mp4"
@@ -69,21 +66,18 @@ def test_completed():
     assert generation.raw["request"]["prompt"] == "a paper boat crosses a puddle"
 
 
-def test_artifact_only():
-    """What is missing or null at the top is looked for in the artifact."""
+def test_what_is_missing_at_the_top_is_read_from_the_artifact():
     generation = parsed("get_completed_artifact_only")
     assert generation.video_url == "https://media.example.net/g/7c2f/video.mp4"
     assert (generation.width, generation.height) == (1360, 752)
 
 
-def test_without_video():
-    """A completed generation may have no video at all."""
+def test_a_completed_generation_may_have_no_video():
     generation = parsed("get_completed_without_video")
     assert generation.video_url is generation.download_url is generation.width is None
 
 
-def test_failed():
-    """A failed generation says why, and whether moderation did it."""
+def test_a_failed_generation_has_its_reason_and_whether_moderation_refused_it():
     generation = parsed("get_failed")
     assert generation.failure_reason == "Advanced prompt moderation failed"
     error = LumaGenerationFailed(generation)
@@ -93,24 +87,20 @@ def test_failed():
     assert LumaGenerationFailed(Generation(id="x", state=GenerationState.FAILED)).retry_may_help
 
 
-def test_failure_pickles():
-    """The failure of a generation survives the way between processes."""
+def test_a_generations_failure_survives_pickling():
     error = pickle.loads(pickle.dumps(LumaGenerationFailed(parsed("get_failed"))))  # noqa: S301
     assert error.generation == parsed("get_failed")
 
 
-def test_processing_estimate():
-    """A generation in work says how long it will take, in seconds."""
+def test_a_generation_in_progress_has_its_estimate_in_seconds():
     assert parsed("get_processing").estimate_wait_seconds == 42
 
 
-def test_unknown_word():
-    """A state that this version does not know keeps the gateway's word."""
+def test_an_unknown_state_keeps_the_gateways_word():
     assert parsed("get_unknown_state").state_name == "rendering_preview"
 
 
-def test_tasks_list():
-    """Query-many answers with a list of generations, in any order."""
+def test_a_batch_query_may_be_answered_with_a_list():
     generations = parse_generations(answered("tasks_list"), "Polling")
     assert {generation.id: generation.state.value for generation in generations.values()} == {
         BOAT: "completed",
@@ -119,8 +109,7 @@ def test_tasks_list():
     }
 
 
-def test_tasks_envelope():
-    """Or with rows of its task table, whose generation may not be there yet."""
+def test_a_batch_query_may_be_answered_with_rows_of_the_task_table():
     generations = parse_generations(answered("tasks_envelope"), "Polling")
     assert [generation.state.value for generation in generations.values()] == [
         "pending",
@@ -132,36 +121,31 @@ def test_tasks_envelope():
     assert generations["b3d7e1aa-0c4f-4c1d-a2f6-90e8d7c6b5a4"].failure_reason == "image moderation failed"
 
 
-def test_row_outlives_generation():
-    """A row that ended is believed, even if the generation in it still says otherwise."""
+def test_a_row_that_ended_counts_for_more_than_the_generation_in_it():
     row = {"task_id": "x", "status": "FAILURE", "fail_reason": "timed out", "data": {"id": "x", "state": "dreaming"}}
     generation = parse_generation(row, "Polling")
     assert generation.state is GenerationState.FAILED
     assert generation.failure_reason == "timed out"
 
 
-def test_suppliers_id():
-    """Of two ids, the gateway's own is the generation's."""
+def test_of_two_ids_the_gateways_own_counts():
     row = {"task_id": "x", "status": "IN_PROGRESS", "data": {"id": "supplier-9", "state": "processing"}}
     assert parse_generation(row, "Polling").id == "x"
     assert parse_generation(row["data"], "Polling", generation_id="x").id == "x"
 
 
-def test_bad_row():
-    """A row that cannot be read does not hide the others."""
+def test_an_unreadable_row_does_not_hide_the_others():
     assert set(parse_generations([None, {}, {"id": "x", "state": "pending"}, 7], "Polling")) == {"x"}
 
 
 @pytest.mark.parametrize(("finish_time", "expected"), [(0, None), (None, None), (1768469400, "2026-01-15T09:30:00Z")])
-def test_finished_at(finish_time, expected):
-    """A row of the gateway's task table says when the generation ended, or 0."""
+def test_a_row_may_have_the_time_when_the_generation_ended(finish_time, expected):
     row = {"task_id": "x", "status": "SUCCESS", "finish_time": finish_time, "data": None}
     finished_at = parse_generation(row, call="x").finished_at
     assert finished_at == (expected and pendulum.parse(expected))
 
 
-def test_id_left_out():
-    """An answer with a state and without an id is about the generation that was asked for."""
+def test_an_answer_with_a_state_and_no_id_is_about_the_generation_that_was_polled():
     assert parse_generation({"state": "pending"}, "Polling", generation_id="x").id == "x"
     with pytest.raises(LumaServerError, match="holds no generation"):
         parse_generation({"something": "else"}, "Polling", generation_id="x")
@@ -180,13 +164,11 @@ def test_id_left_out():
         (None, None),
     ],
 )
-def test_created_at(given_time, expected):
-    """Times come as RFC 3339, seconds or milliseconds, and the year 1 is none."""
+def test_created_at_is_read_from_rfc_3339_seconds_or_milliseconds_and_the_year_1_is_none(given_time, expected):
     assert parse_generation({"id": "x", "created_at": given_time}, "Polling").created_at == expected
 
 
-def test_as_dict():
-    """A DAG sees ten fields as JSON types, and can make the generation of them again."""
+def test_a_dag_gets_ten_fields_as_json_types_and_can_make_a_generation_of_them():
     generation = parsed("get_completed")
     seen = json.loads(json.dumps(generation.as_dict()))
     assert seen == {
@@ -223,8 +205,7 @@ SHAPED = st.recursive(
 
 
 @given(SHAPED, st.integers(200, 599))
-def test_any_json(payload, status):
-    """Any JSON is a generation or a LumaError, never anything else."""
+def test_any_json_is_a_generation_or_a_luma_error(payload, status):
     content = json.dumps(payload).encode()
     for parse in (parse_generation, parse_generations):
         try:
@@ -237,8 +218,7 @@ def test_any_json(payload, status):
 
 
 @given(st.binary(), st.integers(200, 599))
-def test_any_bytes(content, status):
-    """So are any bytes."""
+def test_any_bytes_are_a_generation_or_a_luma_error(content, status):
     try:
         found = parse_generation(read_answer(Answer(status, content, {}), "Polling"), "Polling")
     except LumaError as error:
@@ -247,7 +227,6 @@ def test_any_bytes(content, status):
         assert isinstance(found, Generation)
 
 
-def test_deep_json():
-    """JSON too deep to read is an error of the gateway's, not a crash of ours."""
+def test_json_too_deep_to_read_is_a_server_error():
     with pytest.raises(LumaServerError):
         read_answer(Answer(200, b"[" * 100_000, {}), "Polling")

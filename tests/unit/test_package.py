@@ -22,22 +22,20 @@ MODULES = ["operators.luma", "decorators.luma", "sensors.luma", "triggers.luma",
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports(module):
-    """Parsing a DAG that mentions an operator does not pay for importing requests."""
+def test_a_dag_that_imports_it_does_not_load_requests(module):
     code = f"import sys, {PACKAGE}.{module}; sys.exit('requests' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
 
 
-def test_info_imports_nothing():
-    """Airflow reads the provider's description at start-up, which imports nothing."""
+def test_the_provider_info_imports_nothing():
+    """Airflow reads it at start-up."""
     code = f"import sys; old = set(sys.modules); import {PACKAGE}.get_provider_info; print(set(sys.modules) - old)"
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert eval(loaded) - {"__future__"} == {PACKAGE, f"{PACKAGE}.get_provider_info"}  # noqa: S307
 
 
 @pytest.mark.parametrize("schema", ["provider_info.schema.json", "provider.yaml.schema.json"])
-def test_schema(schema):
-    """Airflow's own schemas accept the description."""
+def test_the_provider_info_meets_airflows_schemas(schema):
     text = files(airflow).joinpath(schema)
     required = json.loads(text.read_text())
     # What the longer one wants of Airflow's own providers: where their source is, and when it was released.
@@ -45,8 +43,7 @@ def test_schema(schema):
     assert list(jsonschema.Draft7Validator(required).iter_errors(get_provider_info())) == []
 
 
-def test_modules_exist():
-    """Every module and class that the description names is there."""
+def test_every_class_that_the_provider_info_names_exists():
     info = get_provider_info()
     for kind in ("hooks", "operators", "sensors", "triggers"):
         for integration in info[kind]:
@@ -61,21 +58,18 @@ def test_modules_exist():
     assert (hook.conn_type, hook.hook_name) == (connection_type["connection-type"], connection_type["hook-name"])
 
 
-def test_entry_point():
-    """Airflow finds the provider by its entry point."""
+def test_airflow_finds_the_provider_by_its_entry_point():
     (entry_point,) = [
         one for one in importlib.metadata.entry_points(group="apache_airflow_provider") if one.value.startswith(PACKAGE)
     ]
     assert entry_point.load()() == get_provider_info()
 
 
-def test_version():
-    """The version is that of the installed distribution."""
+def test_the_version_is_that_of_the_installed_distribution():
     assert importlib.metadata.version("airflow-provider-luma") == __version__
 
 
-def test_registry():
-    """The registry is told of the same modules as Airflow."""
+def test_the_registry_manifest_agrees_with_the_provider_info():
     manifest = yaml.safe_load((Path(__file__).parents[2] / ".airflow-registry.yaml").read_text())
     info = get_provider_info()
     for key in ("package-name", "name", "integrations", "hooks", "operators", "sensors", "triggers"):

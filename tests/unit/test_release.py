@@ -30,8 +30,8 @@ def shipped(builder):
     return {file.relative_path for file in builder(str(CHECKOUT)).recurse_included_files()}
 
 
-def test_changelog():
-    """The changelog's newest version is the package's, unless all of it is yet to be released."""
+def test_the_changelog_has_the_packages_version_on_top():
+    """Unless all of it is still unreleased."""
     (top, _), *_ = SECTIONS
     released = [Version(name) for name, _ in SECTIONS if name != "Unreleased"]
     assert top == "Unreleased" or Version(top) == Version(__version__)
@@ -40,14 +40,12 @@ def test_changelog():
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", date) for name, date in SECTIONS if name != "Unreleased")
 
 
-def test_status():
-    """A version below 1.0 does not call itself stable, nor a later one beta."""
+def test_only_a_version_from_1_0_on_calls_itself_stable():
     (status,) = [one for one in CLASSIFIERS if one.startswith("Development Status")]
     assert status.endswith("Beta" if Version(__version__) < Version("1") else "Production/Stable")
 
 
-def test_pythons():
-    """The Pythons it says it runs on may install it, and are those that it is tested with."""
+def test_every_python_that_is_claimed_may_install_the_package_and_is_tested():
     tree = ast.parse((CHECKOUT / "noxfile.py").read_text())
     (tested,) = [
         ast.literal_eval(node.value)
@@ -59,8 +57,7 @@ def test_pythons():
     assert ".".join(map(str, sys.version_info[:2])) in PYTHONS
 
 
-def test_wheel():
-    """The wheel has all of the package, Python or not, and nothing else."""
+def test_the_wheel_holds_all_of_the_package_and_nothing_else():
     present = {
         str(path.relative_to(CHECKOUT))
         for path in PACKAGE.rglob("*")
@@ -73,13 +70,11 @@ def test_wheel():
 @pytest.mark.parametrize(
     "name", ["noxfile.py", ".airflow-registry.yaml", "tests/conftest.py", "dev/venv.py", "LICENSE"]
 )
-def test_sdist(name):
-    """The source distribution has what its tests need."""
+def test_the_source_distribution_holds_what_its_tests_need(name):
     assert name in shipped(SdistBuilder)
 
 
-def test_sdist_only():
-    """The source distribution has nothing that was only lying about in the checkout."""
+def test_the_source_distribution_holds_no_stray_files():
     names = shipped(SdistBuilder)
     assert {Path(name).parts[0] for name in names} <= {
         *("airflow_provider_luma", "benchmarks", "dev", "docs", "example_dags", "tests", ".ci", ".github"),
@@ -90,8 +85,7 @@ def test_sdist_only():
 
 
 @pytest.mark.parametrize("path", sorted((CHECKOUT / ".github" / "workflows").iterdir()), ids=lambda path: path.stem)
-def test_workflow(path):
-    """A workflow runs only actions that nobody can change under it, with no rights that its jobs do not ask for."""
+def test_workflows_pin_their_actions_and_start_without_rights(path):
     workflow = yaml.safe_load(path.read_text())
     assert workflow["permissions"] == {}
     for job in workflow["jobs"].values():

@@ -47,46 +47,39 @@ def generation(state: str, **kwargs) -> Generation:
     return Generation(id="x", state=known, state_name=state, **kwargs)
 
 
-def test_completed(begin):
-    """It is over when the generation is completed."""
+def test_a_wait_ends_when_the_generation_is_completed(begin):
     wait = begin()
     assert wait.update(generation("pending")) is None
     assert wait.update(generation("processing")) is None
     assert wait.update(generation("completed")).id == "x"
 
 
-def test_failed(begin):
-    """A generation that failed ends it with an error."""
+def test_a_failed_generation_ends_the_wait_with_an_error(begin):
     with pytest.raises(LumaGenerationFailed):
         begin().update(generation("failed"))
 
 
-def test_failed_awaited(begin):
-    """Unless that was waited for."""
+def test_a_failure_that_was_waited_for_is_no_error(begin):
     assert begin(["completed", "failed"]).update(generation("failed"))
 
 
-def test_never_failed(begin):
-    """Waiting for a failure of a generation that is completed is over, too."""
+def test_waiting_for_a_failure_ends_with_an_error_when_the_generation_is_completed(begin):
     with pytest.raises(LumaError, match="will never be failed") as caught:
         begin("failed").update(generation("completed"))
     assert not caught.value.retry_may_help
 
 
-def test_passed_by(begin):
-    """A state that was passed between two looks counts as seen."""
+def test_a_state_that_passed_between_two_polls_counts_as_seen(begin):
     assert begin("processing").update(generation("completed"))
 
 
 @pytest.mark.parametrize("word", ["done", "", None, 3, ["completed", "done"], []])
-def test_no_state(begin, word):
-    """A word that is no state is refused."""
+def test_a_word_that_is_no_state_is_refused(begin, word):
     with pytest.raises(LumaInvalidRequest):
         begin(word)
 
 
-def test_said_once(begin, caplog):
-    """Each change of state is said once, with the estimate where there is one."""
+def test_each_change_of_state_is_logged_once_with_the_estimate(begin, caplog):
     wait = begin()
     for seen in ("pending", "pending", "processing", "processing", "completed"):
         wait.update(generation(seen, estimate_wait_seconds=42 if seen == "processing" else None))
@@ -97,8 +90,7 @@ def test_said_once(begin, caplog):
     ]
 
 
-def test_unknown_state(begin, caplog):
-    """A state that this version does not know is said once, and no end."""
+def test_an_unknown_state_is_logged_once_and_ends_nothing(begin, caplog):
     wait = begin()
     assert wait.update(generation("rendering_preview")) is None
     assert wait.update(generation("rendering_preview")) is None
@@ -107,8 +99,7 @@ def test_unknown_state(begin, caplog):
     ]
 
 
-def test_unknown_id(begin, clock):
-    """An id that the gateway does not know yet is waited for, for a minute."""
+def test_an_unknown_id_ends_the_wait_after_a_minute(begin, clock):
     wait = begin()
     for _ in range(6):
         assert wait.update(LumaNotFound("no such id")) is None
@@ -117,8 +108,7 @@ def test_unknown_id(begin, clock):
         wait.update(LumaNotFound("no such id"))
 
 
-def test_unknown_id_again(begin, clock):
-    """The minute begins anew when the id was known in between."""
+def test_the_minute_starts_again_when_the_id_was_known_in_between(begin, clock):
     wait = begin()
     clock.now += 59
     wait.update(generation("pending"))
@@ -126,8 +116,7 @@ def test_unknown_id_again(begin, clock):
     assert wait.update(LumaNotFound("no such id")) is None
 
 
-def test_unknown_id_after_trouble(begin, clock):
-    """It begins when the id is first unknown, however long the gateway was in trouble before."""
+def test_the_minute_starts_when_the_id_is_first_unknown_however_long_other_trouble_lasted(begin, clock):
     wait = begin()
     for _ in range(10):
         wait.update(LumaConnectionError("down"))
@@ -135,8 +124,7 @@ def test_unknown_id_after_trouble(begin, clock):
     assert wait.update(LumaNotFound("no such id")) is None
 
 
-def test_unknown_page(begin, clock):
-    """A proxy that knows no page says nothing of the id."""
+def test_a_proxys_404_never_ends_the_wait(begin, clock):
     wait = begin()
     nothing = LumaNotFound("an HTML page", from_gateway=False)
     for _ in range(10):
@@ -144,8 +132,7 @@ def test_unknown_page(begin, clock):
         clock.now += 60
 
 
-def test_memory(begin, clock, caplog):
-    """A wait goes on in another process with what the first has seen."""
+def test_a_wait_continues_in_another_process_with_what_the_first_has_seen(begin, clock, caplog):
     first = begin()
     first.update(generation("pending"))
     first.update(LumaNotFound("no such id"))
@@ -158,8 +145,7 @@ def test_memory(begin, clock, caplog):
         begin(memory=first.memory).update(LumaNotFound("no such id"))
 
 
-def test_token_refused(begin, clock):
-    """A token is believed bad after three refusals in a row, over at least a minute."""
+def test_a_token_that_is_refused_three_times_in_a_row_over_a_minute_ends_the_wait(begin, clock):
     wait = begin()
     for _ in range(4):
         assert wait.update(LumaAuthenticationError("no")) is None
@@ -168,8 +154,7 @@ def test_token_refused(begin, clock):
         wait.update(LumaAuthenticationError("no"))
 
 
-def test_token_refused_now_and_then(begin, clock):
-    """Refusals that are not in a row do not count."""
+def test_refusals_that_are_not_in_a_row_do_not_end_the_wait(begin, clock):
     wait = begin()
     for _ in range(10):
         assert wait.update(LumaAuthenticationError("no")) is None
@@ -177,8 +162,7 @@ def test_token_refused_now_and_then(begin, clock):
         assert wait.update(generation("pending")) is None
 
 
-def test_trouble(begin, clock, caplog):
-    """All other trouble is waited out for as long as it takes, and said when it begins and ends."""
+def test_any_other_error_is_waited_out_and_logged_when_it_begins_and_ends(begin, clock, caplog):
     wait = begin()
     for _ in range(100):
         assert wait.update(LumaConnectionError("down")) is None
@@ -191,8 +175,7 @@ def test_trouble(begin, clock, caplog):
     ]
 
 
-def test_pause(begin):
-    """The pause is the poll interval, grows to a minute while there is trouble, and is what the gateway asked for."""
+def test_the_pause_doubles_up_to_a_minute_while_polling_fails_and_is_what_the_gateway_asked_for(begin):
     wait = begin()
     wait.update(generation("pending"))
     assert wait.pause(5) == 5

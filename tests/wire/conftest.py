@@ -10,8 +10,7 @@ from moto.server import ThreadedMotoServer
 
 from airflow_provider_luma.api import LumaClient
 from airflow_provider_luma.sandbox import Sandbox
-
-TOKEN = "marked-token-4711"
+from tests.support.samples import TOKEN
 
 
 @pytest.fixture

@@ -41,8 +41,8 @@ from airflow_provider_luma.operators import storage
 from airflow_provider_luma.operators.luma import LumaDownloadVideoOperator
 from airflow_provider_luma.sandbox import Sandbox
 from airflow_provider_luma.sandbox.clips import FOLDER
-from tests.wire.conftest import TOKEN
-from tests.wire.test_operators import TaskInstance
+from tests.support.samples import TOKEN
+from tests.support.task_instance import TaskInstance
 
 BOAT = (FOLDER / "boat.mp4").read_bytes()
 SHA256 = hashlib.sha256(BOAT).hexdigest()

@@ -24,10 +24,8 @@ from airflow_provider_luma.api import (
 )
 from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.sandbox import Sandbox
-from tests.wire.test_client import far_end
-
-TOKEN = "marked-token-4711"
-PROMPT = "A paper boat crosses a puddle"
+from tests.support.raw_answers import far_end
+from tests.support.samples import PROMPT, TOKEN
 
 
 @pytest.mark.parametrize(
@@ -40,14 +38,12 @@ PROMPT = "A paper boat crosses a puddle"
     ],
     ids=["url", "slash", "bare", "fields"],
 )
-def test_host_forms(form, connect, sandbox):
-    """A host works in the forms people type it."""
+def test_a_host_works_in_the_forms_that_people_type(form, connect, sandbox):
     connect(password=TOKEN, **form(sandbox.url))
     assert LumaHook().submit(PROMPT).id
 
 
-def test_uri(monkeypatch, sandbox):
-    """And as a connection URI."""
+def test_a_connection_may_be_a_uri(monkeypatch, sandbox):
     host = sandbox.url.removeprefix("http://")
     monkeypatch.setenv("AIRFLOW_CONN_LUMA_DEFAULT", f"luma://:{TOKEN}@{host}/?timeout=7&verify=false")
     client = LumaHook().get_conn()
@@ -55,22 +51,19 @@ def test_uri(monkeypatch, sandbox):
     assert client.submit(PROMPT).id
 
 
-def test_defaults(connect):
-    """An empty host is the gateway's own, with a time-out, and its certificate is checked."""
+def test_a_connection_with_only_a_token_leads_to_the_default_gateway_with_tls_checked(connect):
     connect(password=TOKEN)
     client = LumaHook().get_conn()
     assert (client.url, client.timeout, client.verify) == ("https://www.kkiai.com", 30.0, True)
 
 
-def test_no_connection():
-    """A missing connection is named, with the way to make it."""
+def test_a_missing_connection_is_named_with_the_command_that_makes_it():
     with pytest.raises(AirflowNotFoundException, match="airflow connections add nowhere --conn-type luma"):
         LumaHook("nowhere").get_conn()
 
 
 @pytest.mark.parametrize("password", [None, "", "  "])
-def test_no_token(password, connect):
-    """So is a connection without a token."""
+def test_a_connection_without_a_token_is_named(password, connect):
     connect(password=password)
     with pytest.raises(LumaAuthenticationError, match="'luma_default' has no API token"):
         LumaHook().get_conn()
@@ -87,15 +80,13 @@ def test_no_token(password, connect):
         ({"host": "https://:secret@[example.com"}, "host cannot be read"),
     ],
 )
-def test_bad_fields(fields, message, connect):
-    """A field that makes no sense is named, with the connection it is in."""
+def test_a_wrong_field_is_named_with_its_connection(fields, message, connect):
     connect(password=TOKEN, **fields)
     with pytest.raises(LumaInvalidRequest, match=f"'luma_default'.*{message}"):
         LumaHook().get_conn()
 
 
-def test_extras(connect, tmp_path):
-    """The path of a CA bundle is kept as it is, if it leads to one."""
+def test_verify_may_be_the_path_of_a_ca_bundle_that_exists(connect, tmp_path):
     bundle = tmp_path / "ca.pem"
     connect(password=TOKEN, extra={"timeout": "12.5", "verify": str(bundle)})
     with pytest.raises(LumaInvalidRequest, match="the path of a CA bundle"):
@@ -106,24 +97,21 @@ def test_extras(connect, tmp_path):
 
 
 @pytest.mark.parametrize(("host", "warned"), [("http://gateway.example.com", True), ("http://localhost:1", False)])
-def test_plain_http(host, warned, connect, caplog, capsys):
-    """A token that would travel unencrypted is warned about, unless it stays on this machine."""
+def test_a_token_sent_unencrypted_to_another_machine_is_warned_about(host, warned, connect, caplog, capsys):
     connect(password=TOKEN, host=host)
     with caplog.at_level(logging.WARNING):
         LumaHook().get_conn()
     assert ("unencrypted" in capsys.readouterr().out + caplog.text) is warned
 
 
-def test_extend(connection, sandbox):
-    """An extension has a parent."""
+def test_an_extension_gives_the_new_generations_id(connection, sandbox):
     hook = LumaHook()
     first = hook.submit(PROMPT, model_name="ray-v2")
     assert hook.extend(first.id, "It sinks").id == sandbox.report()["generations"][-1]["id"]
 
 
 @pytest.mark.parametrize("settings", [{}, {"batch_shape": "none"}, {"batch_limit": 2}])
-def test_get_generations(settings, connect):
-    """Many can be asked about, on a gateway that has a call for it and on one that has not."""
+def test_many_generations_are_polled_also_where_the_gateway_has_no_batch_query(settings, connect):
     with Sandbox(seconds=0, **settings) as sandbox:
         connect(host=sandbox.url, password=TOKEN)
         hook = LumaHook()
@@ -131,8 +119,7 @@ def test_get_generations(settings, connect):
         assert set(hook.get_generations([*ids, "unknown"])) == set(ids)
 
 
-def test_get_generations_of_a_proxy(connect):
-    """A proxy that knows no such page says nothing about the generations behind it."""
+def test_a_proxys_404_does_not_make_generations_unknown(connect):
     answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 13\r\n\r\n<html></html>"
     with far_end(answer, answer) as (url, _):
         connect(host=url, password=TOKEN)
@@ -141,41 +128,35 @@ def test_get_generations_of_a_proxy(connect):
 
 
 class TestWaiting:
-    def test_completed(self, connect):
-        """A wait ends with the generation."""
+    def test_a_wait_returns_the_completed_generation(self, connect):
         with Sandbox(seconds=0.4) as sandbox:
             connect(host=sandbox.url, password=TOKEN)
             hook = LumaHook()
             generation = hook.wait_for_generation(hook.submit(PROMPT).id, poll_interval=0.1)
         assert generation.video_url
 
-    def test_state(self, connection):
-        """Or in another state, for who asks for it."""
+    def test_a_wait_may_be_for_a_failure(self, connection):
         hook = LumaHook()
         failed = hook.wait_for_generation(hook.submit(f"{PROMPT} [fail]").id, target_state=["completed", "failed"])
         assert failed.failure_reason == "Job failed"
 
-    def test_failed(self, connection):
-        """A generation that failed ends it with an error."""
+    def test_a_failed_generation_ends_the_wait_with_its_reason(self, connection):
         hook = LumaHook()
         with pytest.raises(LumaGenerationFailed, match="Job failed"):
             hook.wait_for_generation(hook.submit(f"{PROMPT} [fail]").id)
 
-    def test_not_yet_known(self, connect):
-        """An id that the gateway does not know yet is waited for."""
+    def test_an_id_that_is_not_known_yet_is_waited_for(self, connect):
         with Sandbox(seconds=0, visible_after=0.4) as sandbox:
             connect(host=sandbox.url, password=TOKEN)
             hook = LumaHook()
             assert hook.wait_for_generation(hook.submit(PROMPT).id, poll_interval=0.1).video_url
 
-    def test_never_known(self, connection, monkeypatch):
-        """But not for ever."""
+    def test_an_id_that_stays_unknown_ends_the_wait(self, connection, monkeypatch):
         monkeypatch.setattr(waiting, "UNKNOWN_ID_GRACE", 0.3)
         with pytest.raises(LumaNotFound):
             LumaHook().wait_for_generation("unknown", poll_interval=0.1)
 
-    def test_flaky(self, connection, sandbox):
-        """A gateway in trouble is waited out."""
+    def test_a_gateway_in_trouble_is_waited_out(self, connection, sandbox):
         hook = LumaHook(retry_for=0)
         generation = hook.submit(PROMPT)
         sandbox.weather(status={"500": 0.3, "drop": 0.3, "html": 0.2}, seed=1)
@@ -197,11 +178,11 @@ class Forwarding(BaseHTTPRequestHandler):
         pass
 
 
-class TestForm:
+class TestConnectionForm:
     """The connection's form."""
 
-    def test_of_hook(self, monkeypatch):
-        """Airflow before 3.2, which asks the hook, gets what later ones read; it brings, or plays, WTForms."""
+    def test_airflow_before_3_2_gets_the_same_form_from_the_hook(self, monkeypatch):
+        """WTForms, which that Airflow brings, is replaced."""
 
         def field(label, **rest):
             return label, rest["default"]
@@ -216,18 +197,16 @@ class TestForm:
         assert set(behaviour) == {"hidden_fields", "relabeling", "placeholders"}
 
 
-class TestTestConnection:
+class TestTestButton:
     """What the test button of the connection form says."""
 
-    def test_good(self, connection, sandbox):
-        """A good connection is found good, and costs nothing."""
+    def test_a_good_connection_passes_and_costs_nothing(self, connection, sandbox):
         good, message = LumaHook().test_connection()
         assert good
         assert message == f"{sandbox.url} is a Luma gateway and accepts the token."
         assert sandbox.report()["charged"] == 0
 
-    def test_bad_token(self, connect, sandbox):
-        """A bad token is told from a bad host."""
+    def test_a_bad_token_is_named_as_the_problem(self, connect, sandbox):
         connect(host=sandbox.url, password="wrong")
         good, message = LumaHook().test_connection()
         assert not good
@@ -235,8 +214,7 @@ class TestTestConnection:
         assert "Check the token" in message
         assert "wrong" not in message
 
-    def test_unreachable(self, connect):
-        """A host that cannot be reached is."""
+    def test_a_host_that_refuses_connections_is_named_as_the_problem(self, connect):
         connect(host="127.0.0.1:1", password=TOKEN)
         good, message = LumaHook().test_connection()
         assert not good
@@ -249,16 +227,14 @@ class TestTestConnection:
             ("https://luma.invalid", "the host name in https://luma.invalid does not resolve; check the host, and DNS"),
         ],
     )
-    def test_what_to_do(self, connect, host, said):
-        """What is wrong on the way there is told apart, in one sentence that says what to do."""
+    def test_a_failure_says_in_one_sentence_what_to_do(self, connect, host, said):
         connect(host=host, password=TOKEN)
         good, message = LumaHook().test_connection()
         assert not good
         assert said in message
         assert message.count(". ") == 0
 
-    def test_proxy(self, connect, monkeypatch):
-        """A proxy that is not there is named as the trouble."""
+    def test_a_proxy_that_fails_is_named_as_the_problem(self, connect, monkeypatch):
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
         connect(host="https://luma.example.com", password=TOKEN)
         good, message = LumaHook().test_connection()
@@ -266,8 +242,7 @@ class TestTestConnection:
         assert "the proxy on the way to https://luma.example.com fails" in message
         assert "check HTTPS_PROXY" in message
 
-    def test_tls(self, connect, tmp_path):
-        """So is a certificate that is not trusted, with how to trust it; and that works."""
+    def test_an_untrusted_certificate_is_named_and_verify_with_its_ca_makes_it_trusted(self, connect, tmp_path):
         authority, bundle = trustme.CA(), tmp_path / "authority.pem"
         authority.cert_pem.write_to_path(bundle)
         with Sandbox(token=TOKEN) as sandbox, ThreadingHTTPServer(("127.0.0.1", 0), Forwarding) as server:
@@ -290,8 +265,7 @@ class TestTestConnection:
         assert trusted == (True, f"{host} is a Luma gateway and accepts the token.")
         assert not plain[0]
 
-    def test_not_tls(self, connect, sandbox):
-        """And a gateway that speaks plain HTTP."""
+    def test_https_to_a_plain_http_gateway_is_named_as_the_problem(self, connect, sandbox):
         connect(host=sandbox.url.replace("http", "https"), password=TOKEN)
         good, message = LumaHook().test_connection()
         assert not good
@@ -301,15 +275,13 @@ class TestTestConnection:
         ("status", "said"),
         [("429", "HTTP 429"), ("500", "is in trouble: try again later")],
     )
-    def test_in_trouble(self, connection, sandbox, status, said):
-        """A gateway that is there, but has trouble, is not taken for a wrong one."""
+    def test_a_gateway_in_trouble_is_not_taken_for_a_wrong_host(self, connection, sandbox, status, said):
         sandbox.weather(status={status: 1.0})
         good, message = LumaHook().test_connection()
         assert not good
         assert said in message
 
-    def test_fields(self, connect):
-        """What is wrong with the form itself is said without the name under which Airflow tests it."""
+    def test_a_wrong_field_is_named_without_airflows_temporary_connection_id(self, connect):
         connect(host="https://luma.invalid", password=TOKEN, extra={"timeout": "soon"})
         assert LumaHook().test_connection() == (False, "the extra 'timeout' must be a number of seconds, got 'soon'.")
         connect(host="https://luma.invalid", password="  ")
@@ -318,15 +290,13 @@ class TestTestConnection:
             "The connection has no API token: put it into the API token field.",
         )
 
-    def test_odd_token(self, connect):
-        """A token with a blank in it is not taken for none."""
+    def test_a_token_with_a_space_is_to_be_copied_again(self, connect):
         connect(host="https://luma.invalid", password="two words")
         good, message = LumaHook().test_connection()
         assert not good
         assert "copy it again" in message
 
-    def test_silent(self, connect):
-        """So is one that says nothing."""
+    def test_a_gateway_that_does_not_answer_is_named_as_the_problem(self, connect):
         with socket.create_server(("127.0.0.1", 0)) as silent:
             connect(host=f"127.0.0.1:{silent.getsockname()[1]}", password=TOKEN, extra={"timeout": 0.3})
             good, message = LumaHook().test_connection()
@@ -343,9 +313,7 @@ class TestTestConnection:
             (200, b"{}"),
         ],
     )
-    def test_other_host(self, status, body, connect):
-        """A host that is something else is found to be no Luma gateway."""
-
+    def test_a_host_that_is_no_gateway_is_named_as_the_problem(self, status, body, connect):
         class Other(BaseHTTPRequestHandler):
             def do_GET(self):
                 self.send_response(status)
@@ -364,8 +332,7 @@ class TestTestConnection:
         assert not good
         assert "Luma gateway" in message
 
-    def test_no_connection(self):
-        """A missing connection is said, not raised."""
+    def test_a_missing_connection_is_returned_not_raised(self):
         good, message = LumaHook("nowhere").test_connection()
         assert not good
         assert "There is no connection 'nowhere'" in message

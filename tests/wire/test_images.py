@@ -12,8 +12,9 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Objec
 from airflow_provider_luma.operators.images import MAX_IMAGE_BYTES
 from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGenerateVideoOperator
 from airflow_provider_luma.sandbox.clips import FOLDER
-from tests.wire.test_operators import PROMPT, TaskInstance
-from tests.wire.test_submission import Store
+from tests.support.samples import PROMPT
+from tests.support.task_instance import TaskInstance
+from tests.support.tries import Store
 
 JPEG = (FOLDER / "boat.jpg").read_bytes()
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
@@ -43,8 +44,8 @@ def submit(operator=LumaGenerateVideoOperator, store=None, **arguments):
 
 @pytest.mark.parametrize(("content", "kind"), [(JPEG, "jpeg"), (PNG, "png"), (WEBP, "webp")])
 @pytest.mark.parametrize("name", ["image_url", "image_end_url"])
-def test_file(name, content, kind, connection, sent, tmp_path, caplog):
-    """An image on disk is sent as what it is by its content, whatever it is called; the log says where it came from."""
+def test_an_image_on_disk_is_sent_as_what_its_content_is(name, content, kind, connection, sent, tmp_path, caplog):
+    """The log says where it came from, and does not hold it."""
     path = tmp_path / "frame.gif"
     path.write_bytes(content)
     with caplog.at_level("INFO"):
@@ -55,23 +56,20 @@ def test_file(name, content, kind, connection, sent, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("given", [str, ObjectStoragePath])
-def test_object_store(given, connection, sent, s3):
-    """So is one in an object store, named in text or by the path that another task pushed."""
+def test_an_image_in_an_object_store_is_sent(given, connection, sent, s3):
     requests.put(f"{s3}/bucket/frame", data=PNG, timeout=10).raise_for_status()
     submit(image_url=given("s3://aws_default@bucket/frame"))
     assert base64.b64decode(sent[0]["image_url"].partition(",")[2]) == PNG
 
 
-def test_plain_path(connection, sent, tmp_path):
-    """A path on disk needs no scheme."""
+def test_a_path_on_disk_needs_no_scheme(connection, sent, tmp_path):
     path = tmp_path / "frame.png"
     path.write_bytes(PNG)
     submit(image_url=str(path), image_end_url=path)
     assert sent[0]["image_url"] == sent[0]["image_end_url"]
 
 
-def test_extension(connection, sent, sandbox, tmp_path):
-    """An extension takes one too."""
+def test_an_extension_takes_images_too(connection, sent, sandbox, tmp_path):
     path = tmp_path / "frame.png"
     path.write_bytes(PNG)
     first = submit()
@@ -80,8 +78,7 @@ def test_extension(connection, sent, sandbox, tmp_path):
 
 
 @pytest.mark.parametrize("image", ["https://example.com/x.png", "data:image/png;base64,AAAA"])
-def test_as_it_is(image, connection, sent):
-    """What the gateway can fetch or read itself is sent as it is."""
+def test_an_image_that_the_gateway_can_fetch_itself_is_sent_as_it_is(image, connection, sent):
     submit(image_url=image)
     assert sent[0]["image_url"] == image
 
@@ -96,8 +93,7 @@ def test_as_it_is(image, connection, sent):
         (None, "is no file"),
     ],
 )
-def test_refused(content, says, connection, sandbox, tmp_path):
-    """What is no image, or too large, is refused by name before anything is sent."""
+def test_what_is_no_image_is_refused_by_name_before_anything_is_sent(content, says, connection, sandbox, tmp_path):
     path = tmp_path / "frame.png"
     if content is not None:
         path.write_bytes(content)
@@ -108,8 +104,7 @@ def test_refused(content, says, connection, sandbox, tmp_path):
     assert sandbox.report()["requests"] == 0
 
 
-def test_largest(connection, sent, tmp_path):
-    """An image of 10 MiB goes."""
+def test_an_image_of_10_mib_is_sent(connection, sent, tmp_path):
     path = tmp_path / "frame.png"
     path.write_bytes(PNG.ljust(MAX_IMAGE_BYTES, b"\0"))
     submit(image_url=str(path))
@@ -117,15 +112,13 @@ def test_largest(connection, sent, tmp_path):
 
 
 @pytest.mark.parametrize("image", ["photo.png", "s3:/bucket/key", "gopher://x"])
-def test_at_parsing(image, connection, sandbox):
-    """What is neither a URL nor a path is told when the DAG is parsed, or, where only storage knows, when it runs."""
+def test_what_is_neither_url_nor_path_is_refused_by_name(image, connection, sandbox):
     with DAG("dag", schedule=None), pytest.raises(AirflowFailException, match=re.escape(image)):
         LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, image_url=image).execute({"ti": TaskInstance()})
     assert sandbox.report()["requests"] == 0
 
 
-def test_retry_does_not_read(connection, sandbox, sent, tmp_path):
-    """A retry goes on with what was submitted, though the image may be gone by now."""
+def test_a_retry_resumes_without_reading_the_image_again(connection, sandbox, sent, tmp_path):
     path = tmp_path / "frame.png"
     path.write_bytes(PNG)
     memory = Store()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from datetime import datetime, timedelta, timezone
 
@@ -23,28 +22,8 @@ from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGe
 from airflow_provider_luma.sandbox import Sandbox
 from airflow_provider_luma.sensors.luma import LumaGenerationSensor
 from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
-
-TOKEN = "marked-token-4711"
-PROMPT = "A paper boat crosses a puddle"
-
-
-class TaskInstance:
-    """As much of a task instance as an operator touches."""
-
-    try_number = 1
-    max_tries = 0
-    map_index = -1
-
-    def __init__(self):
-        self.xcoms = {}
-        self.start_date = datetime.now(timezone.utc)
-
-    def xcom_push(self, key, value):
-        self.xcoms[key] = json.loads(json.dumps(value))
-
-    def xcom_pull(self, key, map_indexes):
-        assert map_indexes == self.map_index
-        return self.xcoms.get(key)
+from tests.support.samples import PROMPT, TOKEN
+from tests.support.task_instance import TaskInstance, fire, resume, run
 
 
 @pytest.fixture
@@ -52,29 +31,8 @@ def ti():
     return TaskInstance()
 
 
-def run(operator, ti):
-    return operator.execute({"ti": ti})
-
-
-def fire(deferred: TaskDeferred) -> dict:
-    """Run the trigger of a deferred task as a triggerer does, from its row, and return the payload of its event."""
-    classpath, kwargs = deferred.trigger.serialize()
-    assert classpath == "airflow_provider_luma.triggers.luma.LumaGenerationTrigger"
-    assert TOKEN not in json.dumps(kwargs)
-
-    async def first_event():
-        return await anext(LumaGenerationTrigger(**json.loads(json.dumps(kwargs))).run())
-
-    return json.loads(json.dumps(asyncio.run(first_event()).payload))
-
-
-def resume(operator, deferred, ti):
-    return getattr(operator, deferred.method_name)({"ti": ti}, **(deferred.kwargs or {}), event=fire(deferred))
-
-
-class TestGenerate:
-    def test_submit(self, connection, sandbox, ti):
-        """By default the task ends when the generation is submitted, and gives its id."""
+class TestGenerateOperator:
+    def test_a_task_that_does_not_wait_ends_with_the_id_of_what_it_submitted(self, connection, sandbox, ti):
         task_id = run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, model_name="ray-v2"), ti)
         (known,) = sandbox.report()["generations"]
         assert task_id == known["id"]
@@ -83,16 +41,14 @@ class TestGenerate:
         assert known["body"] == {"user_prompt": PROMPT, "model_name": "ray-v2"}
         assert known["polls"] == 0
 
-    def test_wait(self, connection, ti):
-        """Waiting, it gives the id all the same, and the generation under a key of its own."""
+    def test_a_task_that_waits_pushes_the_id_and_the_finished_generation(self, connection, ti):
         operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, wait_for_completion=True)
         task_id = run(operator, ti)
         assert ti.xcoms["return_value"] == task_id
         assert ti.xcoms["generation"]["id"] == task_id
         assert ti.xcoms["generation"]["video_url"].startswith("http")
 
-    def test_defer(self, connection, ti):
-        """So it does deferred; the id is there before the wait."""
+    def test_a_deferred_task_pushes_the_id_before_the_wait_and_keeps_its_execution_timeout(self, connection, ti):
         operator = LumaGenerateVideoOperator(
             task_id="submit",
             user_prompt=PROMPT,
@@ -108,13 +64,11 @@ class TestGenerate:
         assert resume(operator, deferred, ti) == submitted
         assert ti.xcoms["generation"]["state"] == "completed"
 
-    def test_deferrable_without_wait(self, connection, ti):
-        """A task that does not wait does not defer either."""
+    def test_a_deferrable_task_that_does_not_wait_does_not_defer(self, connection, ti):
         operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, deferrable=True)
         assert run(operator, ti) == ti.xcoms["return_value"]
 
-    def test_no_xcom(self, connection, ti):
-        """A task that is told to push nothing pushes nothing."""
+    def test_a_task_with_do_xcom_push_false_pushes_nothing(self, connection, ti):
         operator = LumaGenerateVideoOperator(
             task_id="submit", user_prompt=PROMPT, wait_for_completion=True, do_xcom_push=False
         )
@@ -125,8 +79,9 @@ class TestGenerate:
     @pytest.mark.parametrize(
         ("word", "error"), [("[fail]", LumaGenerationFailed), ("[moderated]", AirflowFailException)]
     )
-    def test_failed(self, word, error, deferrable, connection, ti):
-        """A generation that failed fails the task, for good where moderation refused it."""
+    def test_a_failed_generation_fails_the_task_without_retry_where_moderation_refused_it(
+        self, word, error, deferrable, connection, ti
+    ):
         operator = LumaGenerateVideoOperator(
             task_id="submit", user_prompt=f"{PROMPT} {word}", wait_for_completion=True, deferrable=deferrable
         )
@@ -140,35 +95,30 @@ class TestGenerate:
                 run(operator, ti)
         assert ti.xcoms["return_value"] in str(caught.value)
 
-    def test_ambiguous(self, connection, sandbox, ti):
-        """A submission that may have been charged fails the task for good, so that no retry pays again."""
+    def test_a_submission_that_may_have_been_charged_fails_the_task_without_retry(self, connection, sandbox, ti):
         operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=f"{PROMPT} [drop]")
         with pytest.raises(AirflowFailException, match="may have been accepted and charged"):
             run(operator, ti)
         assert sandbox.report()["charged"] == 1
 
-    def test_bad_token(self, connect, sandbox, ti):
-        """A bad token fails the task for good."""
+    def test_a_bad_token_fails_the_task_without_retry(self, connect, sandbox, ti):
         connect(host=sandbox.url, password="wrong")
         with pytest.raises(AirflowFailException, match="Check the token"):
             run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT), ti)
 
-    def test_gateway_down(self, connect, sandbox, ti):
-        """A gateway that is not there is left to the task's retries."""
+    def test_an_empty_balance_is_left_to_the_tasks_retries(self, connect, sandbox, ti):
         connect(host=sandbox.url, password=TOKEN)
         sandbox.weather(submit={"402": 1})
         with pytest.raises(LumaError):
             run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT), ti)
 
-    def test_rendered_booleans(self, connection, sandbox, ti):
-        """A template that rendered to True in words is True."""
+    def test_a_template_that_renders_to_the_word_true_is_true(self, connection, sandbox, ti):
         operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, loop="{{ params.loop }}")
         operator.loop = "True"
         run(operator, ti)
         assert sandbox.report()["generations"][0]["body"]["loop"] is True
 
-    def test_rendered_none(self, connection, sandbox, ti):
-        """A template that rendered to None in words is left out, and is no prompt."""
+    def test_a_template_that_renders_to_the_word_none_is_left_out(self, connection, sandbox, ti):
         operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, image_url="{{ params.image }}")
         operator.image_url = "None"
         run(operator, ti)
@@ -178,23 +128,20 @@ class TestGenerate:
         with pytest.raises(AirflowFailException, match="needs a user_prompt"):
             run(operator, ti)
 
-    def test_not_json(self, connection, ti):
-        """What JSON cannot hold fails the task for good."""
+    def test_a_request_that_json_cannot_hold_fails_the_task_without_retry(self, connection, ti):
         operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, extra_body="{{ params.body }}")
         operator.extra_body = {"at": datetime.now(timezone.utc)}
         with pytest.raises(AirflowFailException, match="cannot be written as JSON"):
             run(operator, ti)
 
-    def test_rendered_wrong(self, connection, sandbox, ti):
-        """What a template rendered to is checked when the task runs, before anything is sent."""
+    def test_what_a_template_renders_to_is_checked_before_anything_is_sent(self, connection, sandbox, ti):
         operator = LumaGenerateVideoOperator(task_id="submit", user_prompt="{{ params.prompt }}")
         operator.user_prompt = "ab"
         with pytest.raises(AirflowFailException, match="3 to 5,000 characters"):
             run(operator, ti)
         assert sandbox.report()["requests"] == 0
 
-    def test_kill(self, connection, ti, caplog, capsys):
-        """A task that is killed says what goes on without it."""
+    def test_a_killed_task_logs_which_generation_goes_on_and_is_paid(self, connection, ti, caplog, capsys):
         operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT)
         operator.on_kill()
         submitted = run(operator, ti)
@@ -204,9 +151,8 @@ class TestGenerate:
         assert f"generation {submitted} goes on and is paid for" in said
 
 
-class TestExtend:
-    def test_extend(self, connection, sandbox, ti):
-        """An extension is submitted under the id of the first, and gives its own."""
+class TestExtendOperator:
+    def test_an_extension_has_the_first_generation_as_parent_and_an_id_of_its_own(self, connection, sandbox, ti):
         first = run(LumaGenerateVideoOperator(task_id="first", user_prompt=PROMPT), ti)
         operator = LumaExtendVideoOperator(
             task_id="second", generation_id=first, user_prompt="It sinks", wait_for_completion=True
@@ -216,7 +162,7 @@ class TestExtend:
         assert ti.xcoms["generation"]["id"] == second != first
 
 
-class TestParsing:
+class TestDagParsing:
     """What is wrong in a DAG file is said when it is parsed."""
 
     @pytest.mark.parametrize(
@@ -230,8 +176,7 @@ class TestParsing:
             ({"user_prompt": PROMPT, "loop": True, "image_end_url": "{{ params.end }}"}, "loop does not go with"),
         ],
     )
-    def test_literals(self, arguments, message):
-        """A wrong literal does not get as far as a run, whatever else is templated."""
+    def test_a_wrong_literal_fails_when_the_dag_is_parsed(self, arguments, message):
         with pytest.raises(AirflowFailException, match=message):
             LumaGenerateVideoOperator(task_id="submit", **arguments)
 
@@ -244,12 +189,10 @@ class TestParsing:
             {"image_url": "{% if params.a %}x{% endif %}"},
         ],
     )
-    def test_templates(self, arguments):
-        """What is a template is left until the task runs."""
+    def test_a_template_is_checked_only_when_the_task_runs(self, arguments):
         assert LumaGenerateVideoOperator(task_id="submit", **arguments).task_id == "submit"
 
-    def test_upstream(self):
-        """So is what another task gives."""
+    def test_the_output_of_another_task_makes_that_task_upstream(self):
         with DAG("test", schedule=None):
 
             @task
@@ -263,13 +206,11 @@ class TestParsing:
         assert wait.upstream_task_ids == extend.upstream_task_ids == {"submit"}
 
     @pytest.mark.parametrize("generation_id", ["", 7, ["a", "b"]])
-    def test_no_id(self, generation_id):
-        """A sensor for no id, or for several at once, says how to map."""
+    def test_a_sensor_for_several_ids_says_how_to_map(self, generation_id):
         with pytest.raises(AirflowFailException, match=r"expand\(generation_id=submit.output\)"):
             LumaGenerationSensor(task_id="wait", generation_id=generation_id)
 
-    def test_no_state(self):
-        """A sensor for a state that does not exist says which do."""
+    def test_a_sensor_for_an_unknown_state_names_the_states_there_are(self):
         with pytest.raises(AirflowFailException, match="pending, processing, completed or failed, got 'done'"):
             LumaGenerationSensor(task_id="wait", generation_id="x", target_state="done")
 
@@ -283,8 +224,7 @@ class TestSensor:
         return submit
 
     @pytest.mark.parametrize("deferrable", [False, True])
-    def test_completed(self, deferrable, submitted, ti):
-        """The sensor returns the generation, in either mode."""
+    def test_a_sensor_returns_the_completed_generation(self, deferrable, submitted, ti):
         generation_id = submitted()
         sensor = LumaGenerationSensor(task_id="wait", generation_id=generation_id, deferrable=deferrable)
         if deferrable:
@@ -309,8 +249,7 @@ class TestSensor:
         ]
 
     @pytest.mark.parametrize("deferrable", [False, True])
-    def test_failed(self, deferrable, submitted, ti):
-        """A generation that failed fails the sensor for good: looking again will not help."""
+    def test_a_failed_generation_fails_the_sensor_without_retry(self, deferrable, submitted, ti):
         sensor = LumaGenerationSensor(task_id="wait", generation_id=submitted("[fail] it"), deferrable=deferrable)
         if deferrable:
             with pytest.raises(TaskDeferred) as caught:
@@ -322,14 +261,14 @@ class TestSensor:
                 run(sensor, ti)
 
     @pytest.mark.parametrize("target_state", ["failed", ["completed", "failed"]])
-    def test_failed_awaited(self, target_state, submitted, ti):
-        """Unless that is what it waits for."""
+    def test_a_sensor_for_the_failed_state_returns_the_failed_generation(self, target_state, submitted, ti):
         sensor = LumaGenerationSensor(task_id="wait", generation_id=submitted("[fail] it"), target_state=target_state)
         assert run(sensor, ti)["failure_reason"] == "Job failed"
 
     @pytest.mark.parametrize("deferrable", [False, True])
-    def test_never_failed(self, deferrable, submitted, ti):
-        """A failure that will never be is not waited for again, in either mode."""
+    def test_a_sensor_for_the_failed_state_fails_without_retry_when_the_generation_is_completed(
+        self, deferrable, submitted, ti
+    ):
         sensor = LumaGenerationSensor(
             task_id="wait", generation_id=submitted(), target_state="failed", deferrable=deferrable
         )
@@ -342,14 +281,12 @@ class TestSensor:
             with pytest.raises(AirflowFailException, match="will never be failed"):
                 run(sensor, ti)
 
-    def test_soft_fail(self, submitted, ti):
-        """soft_fail skips in place of failing."""
+    def test_soft_fail_skips_the_task_of_a_failed_generation(self, submitted, ti):
         sensor = LumaGenerationSensor(task_id="wait", generation_id=submitted("[fail] it"), soft_fail=True)
         with pytest.raises(AirflowSkipException):
             run(sensor, ti)
 
-    def test_never_fail(self, submitted, ti, monkeypatch):
-        """never_fail does so for any error, also deferred."""
+    def test_never_fail_skips_the_task_on_any_error(self, submitted, ti, monkeypatch):
         monkeypatch.setattr(waiting, "UNKNOWN_ID_GRACE", 0)
         sensor = LumaGenerationSensor(task_id="wait", generation_id="unknown", never_fail=True, deferrable=True)
         submitted()
@@ -358,8 +295,7 @@ class TestSensor:
         with pytest.raises(AirflowSkipException):
             resume(sensor, caught.value, ti)
 
-    def test_timeout(self, submitted, ti):
-        """A deferred sensor waits no longer than the shorter of Airflow's two limits."""
+    def test_a_deferred_sensor_waits_for_the_shorter_of_timeout_and_execution_timeout(self, submitted, ti):
         sensor = LumaGenerationSensor(
             task_id="wait",
             generation_id=submitted(),
@@ -371,15 +307,13 @@ class TestSensor:
             run(sensor, ti)
         assert caught.value.timeout == timedelta(minutes=5)
 
-    def test_no_time(self, submitted, ti):
-        """A time-out of nothing is one."""
+    def test_a_timeout_of_zero_counts(self, submitted, ti):
         sensor = LumaGenerationSensor(task_id="wait", generation_id=submitted(), deferrable=True, timeout=0)
         with pytest.raises(TaskDeferred) as caught:
             run(sensor, ti)
         assert caught.value.timeout == timedelta(0)
 
-    def test_retry_after(self, connection, sandbox, ti):
-        """A sensor that pokes does not ask again before the gateway wants it to."""
+    def test_a_sensor_does_not_poll_again_before_its_backoff_is_over(self, connection, sandbox, ti):
         sandbox.weather(status={"429": 1})
         sensor = LumaGenerationSensor(task_id="wait", generation_id="x", poke_interval=100)
         sensor._hook = LumaHook(retry_for=0)
@@ -389,8 +323,7 @@ class TestSensor:
         assert not sensor.poke({"ti": ti})
         assert sandbox.report()["requests"] == asked
 
-    def test_rescheduled_log(self, connect, capsys, caplog):
-        """A sensor that is rescheduled says each change of state once, where Airflow can remember it."""
+    def test_a_rescheduled_sensor_logs_each_change_of_state_once(self, connect, capsys, caplog):
         with Sandbox(seconds=60) as sandbox:
             connect(host=sandbox.url, password=TOKEN)
             generation_id = LumaHook().submit(PROMPT).id
@@ -406,8 +339,8 @@ class TestSensor:
                     assert not sensor.poke({"ti": TaskInstance(), "task_state_store": Store()})
         assert (capsys.readouterr().out or caplog.text).count(f"Generation {generation_id} is pending.") == 1
 
-    def test_bad_token(self, connect, sandbox, ti):
-        """A sensor that is rescheduled fails for good on a bad token: it could not count refusals."""
+    def test_a_rescheduled_sensor_fails_without_retry_on_a_bad_token(self, connect, sandbox, ti):
+        """It could not count how often the token was refused."""
         connect(host=sandbox.url, password="wrong")
 
         sensor = LumaGenerationSensor(task_id="wait", generation_id="x", mode="reschedule")
@@ -416,8 +349,7 @@ class TestSensor:
 
 
 class TestTrigger:
-    def test_slow(self, connect, ti):
-        """The trigger asks again until the generation is completed."""
+    def test_the_trigger_polls_until_the_generation_is_completed(self, connect, ti):
         with Sandbox(seconds=0.5) as sandbox:
             connect(host=sandbox.url, password=TOKEN)
             operator = LumaGenerateVideoOperator(
@@ -429,8 +361,7 @@ class TestTrigger:
         assert event["status"] == "success"
         assert event["generation"]["state"] == "completed"
 
-    def test_flaky(self, connection, sandbox, ti):
-        """A gateway in trouble is waited out."""
+    def test_the_trigger_waits_out_a_gateway_in_trouble(self, connection, sandbox, ti):
         operator = LumaGenerateVideoOperator(
             task_id="submit", user_prompt=PROMPT, wait_for_completion=True, deferrable=True, poll_interval=0.05
         )
@@ -439,8 +370,7 @@ class TestTrigger:
         sandbox.weather(status={"500": 0.3, "drop": 0.3, "html": 0.2}, seed=1)
         assert resume(operator, caught.value, ti)
 
-    def test_never_known(self, connection, monkeypatch, ti):
-        """An id that stays unknown ends the wait with its own error."""
+    def test_an_id_that_stays_unknown_ends_the_trigger_with_its_own_error(self, connection, monkeypatch, ti):
         monkeypatch.setattr(waiting, "UNKNOWN_ID_GRACE", 0)
         sensor = LumaGenerationSensor(task_id="wait", generation_id="unknown", deferrable=True)
         with pytest.raises(TaskDeferred) as caught:
@@ -448,8 +378,7 @@ class TestTrigger:
         with pytest.raises(LumaNotFound):
             resume(sensor, caught.value, ti)
 
-    def test_event_loop(self, connect):
-        """A gateway that does not answer holds up one trigger, not the loop."""
+    def test_a_slow_gateway_does_not_block_the_event_loop(self, connect):
         with Sandbox(latency=0.5, seconds=0) as sandbox:
             connect(host=sandbox.url, password=TOKEN)
             generation = LumaHook().submit(PROMPT)
@@ -465,8 +394,7 @@ class TestTrigger:
 
             assert asyncio.run(ticks_while_asking()) > 10
 
-    def test_kill(self, caplog, capsys):
-        """A person who kills a deferred task is told what goes on."""
+    def test_a_killed_trigger_logs_which_generation_goes_on_and_is_paid(self, caplog, capsys):
         with caplog.at_level(logging.WARNING):
             asyncio.run(LumaGenerationTrigger("x").on_kill())
         assert "generation x goes on and is paid for" in capsys.readouterr().out + caplog.text

@@ -27,9 +27,8 @@ from airflow_provider_luma.api.waiting import Wait
 from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.triggers import connections, poller
 from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
+from tests.support.samples import TOKEN
 from tests.wire.patience import Gateway, PatientLoop, refusal
-
-TOKEN = "marked-token-4711"
 
 
 @pytest.fixture

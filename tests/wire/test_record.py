@@ -18,8 +18,8 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 from airflow_provider_luma.links.luma import LINKS, LumaTaskLink, WatchVideoLink
 from airflow_provider_luma.operators.luma import LumaDownloadVideoOperator, LumaGenerateVideoOperator
 from airflow_provider_luma.sensors.luma import LumaGenerationSensor
-from tests.wire.conftest import TOKEN
-from tests.wire.test_operators import PROMPT, TaskInstance, resume, run
+from tests.support.samples import PROMPT, TOKEN
+from tests.support.task_instance import TaskInstance, resume, run
 
 SUBMIT = {"task_id": "submit", "user_prompt": PROMPT}
 
@@ -33,9 +33,8 @@ def watch(operator):
     return WatchVideoLink().get_link(operator, ti_key=None)
 
 
-class TestRecord:
-    def test_submit(self, connection, ti):
-        """A task that submits records what it asked for, and what it got."""
+class TestLumaTabRecord:
+    def test_a_submitting_task_records_its_request_and_generation_id(self, connection, ti):
         operator = LumaGenerateVideoOperator(**SUBMIT, model_name="ray-v2", extra_body={"aspect_ratio": "16:9"})
         generation_id = run(operator, ti)
         record = ti.xcoms["luma"]
@@ -47,8 +46,7 @@ class TestRecord:
         assert watch(operator) == ""
 
     @pytest.mark.parametrize("deferrable", [False, True])
-    def test_wait(self, connection, ti, deferrable):
-        """One that waits adds the generation, also where another process goes on with it."""
+    def test_a_task_that_waits_adds_the_generation_to_its_record(self, connection, ti, deferrable):
         arguments = {**SUBMIT, "wait_for_completion": True, "deferrable": deferrable}
         operator = LumaGenerateVideoOperator(**arguments)
         if deferrable:
@@ -65,8 +63,7 @@ class TestRecord:
         assert watch(operator) == record["generation"]["video_url"]
 
     @pytest.mark.parametrize("deferrable", [False, True])
-    def test_sensor(self, connection, client, ti, deferrable):
-        """A sensor records what it waits for, then what it saw."""
+    def test_a_sensor_records_what_it_waits_for_and_then_what_it_saw(self, connection, client, ti, deferrable):
         generation_id = client.submit(PROMPT).id
         sensor = LumaGenerationSensor(task_id="wait", generation_id=generation_id, deferrable=deferrable)
         if deferrable:
@@ -82,8 +79,7 @@ class TestRecord:
 
     @pytest.mark.parametrize("deferrable", [False, True])
     @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
-    def test_skipped(self, connection, client, ti, deferrable, option):
-        """One that is skipped in place of failing records why."""
+    def test_a_skipped_sensor_records_why(self, connection, client, ti, deferrable, option):
         generation_id = client.submit("A boat [fail]").id
         arguments = {"generation_id": generation_id, "deferrable": deferrable, option: True}
         sensor = LumaGenerationSensor(task_id="wait", **arguments)
@@ -95,8 +91,7 @@ class TestRecord:
         assert "Job failed" in ti.xcoms["luma"]["problem"]
         assert ti.xcoms["luma"]["generation"]["state"] == "failed"
 
-    def test_download(self, connection, client, ti, tmp_path):
-        """A download records where the video is now; its link leads to the CDN, which a browser can play from."""
+    def test_a_download_records_where_the_video_is_and_links_to_the_cdn(self, connection, client, ti, tmp_path):
         generation_id = client.submit(PROMPT).id
         operator = LumaDownloadVideoOperator(task_id="store", generation=generation_id, destination=str(tmp_path))
         uri = run(operator, ti)
@@ -104,8 +99,7 @@ class TestRecord:
         assert watch(operator).startswith("http://")
 
     @pytest.mark.parametrize("deferrable", [False, True])
-    def test_failed_generation(self, connection, ti, deferrable):
-        """A generation that failed is recorded with its reason and what to do."""
+    def test_a_failed_generation_is_recorded_with_its_reason_and_what_to_do(self, connection, ti, deferrable):
         arguments = {**SUBMIT, "user_prompt": "A boat [moderated]", "wait_for_completion": True}
         operator = LumaGenerateVideoOperator(**arguments, deferrable=deferrable)
         if deferrable:
@@ -118,24 +112,21 @@ class TestRecord:
         assert record["generation"]["failure_reason"] == "Advanced prompt moderation failed"
         assert "change the prompt" in record["problem"]
 
-    def test_refused(self, connect, sandbox, ti):
-        """A submission that was refused is, too."""
+    def test_a_rejected_submission_is_recorded_without_the_token(self, connect, sandbox, ti):
         connect(host=sandbox.url, password="wrong-token-0815")
         with pytest.raises(AirflowFailException):
             run(LumaGenerateVideoOperator(**SUBMIT), ti)
         assert "Check the token" in ti.xcoms["luma"]["problem"]
         assert "wrong-token-0815" not in json.dumps(ti.xcoms)
 
-    def test_wrong_arguments(self, connection, ti):
-        """What is wrong with a request is said as without a record, and is recorded."""
+    def test_wrong_arguments_are_recorded_as_the_problem(self, connection, ti):
         operator = LumaGenerateVideoOperator(**SUBMIT)
         operator.extra_body, operator.notify_hook = "a text", 7
         with pytest.raises(AirflowFailException, match="extra_body"):
             run(operator, ti)
         assert "extra_body" in ti.xcoms["luma"]["problem"]
 
-    def test_no_secrets(self, connection, ti):
-        """Neither images nor a hook's address are in it, nor what only the gateway is to know, nor the token."""
+    def test_the_record_holds_no_image_callback_extra_field_or_token(self, connection, ti):
         image = "data:image/png;base64,iVBORw0KGgo="
         notify_hook = "https://user:hunter2@example.com/hook?key=hunter2"
         secret = {"webhook_secret": "hunter2"}
@@ -144,15 +135,13 @@ class TestRecord:
         assert "hunter2" not in json.dumps(ti.xcoms)
         assert TOKEN not in json.dumps(ti.xcoms)
 
-    def test_nothing_pushed(self, connection, ti):
-        """A task that is told to push nothing records nothing, and has its link all the same."""
+    def test_a_task_with_do_xcom_push_false_records_nothing_and_still_has_its_link(self, connection, ti):
         operator = LumaGenerateVideoOperator(**SUBMIT, wait_for_completion=True, do_xcom_push=False)
         run(operator, ti)
         assert ti.xcoms == {}
         assert watch(operator).endswith("/video.mp4")
 
-    def test_airflow_in_trouble(self, connection, ti, caplog):
-        """No task fails because Airflow does not take its record."""
+    def test_a_record_that_airflow_does_not_take_fails_no_task(self, connection, ti, caplog):
         push = ti.xcom_push
 
         def failing(key, value):
@@ -165,23 +154,20 @@ class TestRecord:
             assert run(LumaGenerateVideoOperator(**SUBMIT), ti)
         assert "The Luma tab will not show all of this task" in caplog.text
 
-    def test_no_connection(self, ti):
-        """A connection that is not there is recorded with how to make it."""
+    def test_a_missing_connection_is_recorded_with_how_to_make_it(self, ti):
         with pytest.raises(AirflowNotFoundException):
             run(LumaGenerateVideoOperator(**SUBMIT, luma_conn_id="nowhere"), ti)
         assert "There is no connection 'nowhere'. Make it" in ti.xcoms["luma"]["problem"]
 
 
-class TestLinks:
+class TestTaskLinks:
     @pytest.mark.parametrize("url", ["javascript:alert(1)", "file:///etc/passwd", None, ""])
-    def test_only_web_addresses(self, url):
-        """What is no web address becomes no link, whatever a gateway calls its video."""
+    def test_a_video_url_that_is_no_web_address_becomes_no_link(self, url):
         assert watch(SimpleNamespace(watch_url=url)) == ""
 
     @pytest.mark.parametrize(("map_index", "mapped"), [(-1, ""), (None, ""), (0, "/mapped/0"), (12, "/mapped/12")])
     @pytest.mark.parametrize("base_url", ["", "https://airflow.example.com/team", "https://airflow.example.com/team/"])
-    def test_luma_task(self, monkeypatch, map_index, mapped, base_url):
-        """The other leads to the task's own page, of a mapped task to that of its index."""
+    def test_the_luma_task_link_leads_to_the_tasks_own_page(self, monkeypatch, map_index, mapped, base_url):
         monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
         key = SimpleNamespace(
             dag_id="a", run_id="manual__2026-11-23T06:00:00+00:00", task_id="g.t", map_index=map_index
@@ -192,6 +178,5 @@ class TestLinks:
         assert link == base_url.rstrip("/") + path
 
     @pytest.mark.parametrize("operator", [LumaGenerateVideoOperator, LumaGenerationSensor, LumaDownloadVideoOperator])
-    def test_who_has_them(self, operator):
-        """Every task that submits, waits or downloads has both."""
+    def test_every_task_that_submits_waits_or_downloads_has_both_links(self, operator):
         assert operator.operator_extra_links == LINKS

@@ -20,72 +20,9 @@ from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGenerateVideoOperator
 from airflow_provider_luma.operators.submission import STORE_KEY, digest
 from airflow_provider_luma.sandbox import Sandbox
-from tests.wire.test_client import far_end
-
-TOKEN = "marked-token-4711"
-PROMPT = "A paper boat crosses a puddle"
-
-
-class Killed(BaseException):
-    """The process ends here, without a word."""
-
-
-class Store:
-    """Airflow's task state store: JSON by key, outliving every try."""
-
-    def __init__(self):
-        self.rows = {}
-        self.kill_after = None
-
-    def get(self, key, default=None):
-        return json.loads(self.rows[key]) if key in self.rows else default
-
-    def set(self, key, value):
-        self.rows[key] = json.dumps(value)
-        if self.kill_after and self.kill_after(value):
-            self.kill_after = None
-            raise Killed
-
-    def delete(self, key):
-        self.rows.pop(key, None)
-
-
-class Task:
-    """One task instance through its tries, retries and clears."""
-
-    def __init__(self, store, retries=2, **arguments):
-        self.store = store
-        self.retries = self.max_tries = retries
-        self.try_number = 0
-        self.start_date = datetime.now(timezone.utc)
-        self.arguments = {"user_prompt": PROMPT, **arguments}
-        self.xcoms = {}
-        self.fails_afterwards = None
-
-    map_index = -1
-
-    def xcom_push(self, key, value):
-        self.xcoms[key] = value
-
-    def xcom_pull(self, key, map_indexes):
-        return self.xcoms.get(key)
-
-    def run(self, operator=LumaGenerateVideoOperator, **changed):
-        """Run the next try, automatic unless the task was cleared before."""
-        self.try_number += 1
-        self.xcoms = {}
-        task = operator(task_id="submit", poll_interval=0.05, **{**self.arguments, **changed})
-        context = {"ti": self, "task_state_store": self.store}
-        returned = task.execute(context)
-        if self.fails_afterwards:
-            raise self.fails_afterwards
-        for callback in task.on_success_callback:
-            callback(context)
-        return returned
-
-    def clear(self):
-        """Do what Airflow does when a person clears the task."""
-        self.max_tries = self.try_number + self.retries
+from tests.support.raw_answers import far_end
+from tests.support.samples import PROMPT, TOKEN
+from tests.support.tries import Killed, Store, Task
 
 
 @pytest.fixture
@@ -106,12 +43,11 @@ def impatient(monkeypatch):
 
 
 @pytest.mark.usefixtures("connection")
-class TestTable:
+class TestRetriesAndClears:
     """The rows of the table in docs/paying-once.md that need no real process."""
 
     @pytest.mark.parametrize("wait", [False, True])
-    def test_killed_after_submitting(self, wait, store, charged):
-        """A try that was killed right after submitting is gone on with."""
+    def test_a_retry_after_a_kill_resumes_the_generation_that_was_submitted(self, wait, store, charged):
         task = Task(store, wait_for_completion=wait)
         store.kill_after = lambda record: record.get("generation_id")
         with pytest.raises(Killed):
@@ -122,8 +58,8 @@ class TestTable:
         assert charged() == 1
 
     @pytest.mark.parametrize("cleared", [False, True])
-    def test_failed_afterwards(self, cleared, store, charged):
-        """So is one that had all it wanted and failed after that, say in pushing its XCom, even if it is cleared."""
+    def test_a_task_that_failed_after_its_video_was_there_resumes_that_generation(self, cleared, store, charged):
+        """Say because its XCom could not be pushed, even if a person clears it."""
         task = Task(store, wait_for_completion=True)
         task.fails_afterwards = OSError("no room for XComs")
         with pytest.raises(OSError, match="no room"):
@@ -134,15 +70,13 @@ class TestTable:
         assert task.run() == store.get(STORE_KEY)["generation_id"]
         assert charged() == 1
 
-    def test_success_callback(self, store):
-        """A callback of the user's own is called all the same."""
+    def test_a_users_own_success_callback_is_still_called(self, store):
         called = []
         Task(store, on_success_callback=called.append).run()
         assert len(called) == 1
 
     @pytest.mark.usefixtures("impatient")
-    def test_polling_fails(self, store, charged, sandbox):
-        """A try whose wait failed is gone on with, though the gateway cannot be asked about it now."""
+    def test_a_retry_resumes_the_same_generation_though_it_cannot_be_polled_now(self, store, charged, sandbox):
         task = Task(store, wait_for_completion=True, deferrable=True)
         with pytest.raises(TaskDeferred):
             task.run()
@@ -153,8 +87,7 @@ class TestTable:
         assert task.xcoms["return_value"] == submitted
         assert charged() == 1
 
-    def test_failed(self, store, charged):
-        """A generation that failed is submitted anew by the next try."""
+    def test_a_retry_submits_again_after_a_failed_generation(self, store, charged):
         task = Task(store, user_prompt=f"{PROMPT} [fail]", wait_for_completion=True)
         with pytest.raises(LumaGenerationFailed):
             task.run()
@@ -162,8 +95,7 @@ class TestTable:
             task.run()
         assert charged() == 2
 
-    def test_moderated(self, store, charged):
-        """One that moderation refused is not, even when the try that saw it was killed."""
+    def test_a_retry_does_not_submit_again_what_moderation_refused(self, store, charged):
         task = Task(store, user_prompt=f"{PROMPT} [moderated]")
         store.kill_after = lambda record: record.get("generation_id")
         with pytest.raises(Killed):
@@ -172,8 +104,7 @@ class TestTable:
             task.run()
         assert charged() == 1
 
-    def test_moderated_and_cleared(self, store, charged):
-        """Unless a person clears the task, which asks for another."""
+    def test_a_clear_submits_again_what_moderation_refused(self, store, charged):
         task = Task(store, user_prompt=f"{PROMPT} [moderated]", wait_for_completion=True)
         for _ in range(2):
             with pytest.raises(AirflowFailException):
@@ -181,8 +112,7 @@ class TestTable:
             task.clear()
         assert charged() == 2
 
-    def test_changed(self, store, charged, capsys, caplog):
-        """A request that is no longer the one that was submitted is submitted, and that is said."""
+    def test_a_changed_request_is_submitted_and_warned_about(self, store, charged, capsys, caplog):
         task = Task(store)
         store.kill_after = lambda record: record.get("generation_id")
         with pytest.raises(Killed):
@@ -193,8 +123,7 @@ class TestTable:
         assert "not the one that an earlier try submitted" in capsys.readouterr().out + caplog.text
         assert charged() == 2
 
-    def test_changed_callback(self, store, charged):
-        """Another callback address does not make it another video."""
+    def test_a_changed_notify_hook_is_still_the_same_request(self, store, charged):
         task = Task(store)
         store.kill_after = lambda record: record.get("generation_id")
         with pytest.raises(Killed):
@@ -203,8 +132,7 @@ class TestTable:
         assert charged() == 1
 
     @pytest.mark.parametrize("retries", [0, 2])
-    def test_succeeded_and_cleared(self, retries, store, charged):
-        """A task that succeeded and is cleared submits a new one, each time."""
+    def test_each_clear_of_a_task_that_succeeded_submits_again(self, retries, store, charged):
         task = Task(store, retries=retries, wait_for_completion=True)
         ids = set()
         for _ in range(3):
@@ -212,8 +140,7 @@ class TestTable:
             task.clear()
         assert len(ids) == charged() == 3
 
-    def test_running_and_cleared(self, store, charged):
-        """A task that is cleared while its generation is running goes on with it."""
+    def test_a_clear_while_the_generation_is_running_resumes_it(self, store, charged):
         task = Task(store, wait_for_completion=True, deferrable=True)
         with pytest.raises(TaskDeferred):
             task.run()
@@ -224,8 +151,7 @@ class TestTable:
         assert task.xcoms["return_value"] == submitted
         assert charged() == 1
 
-    def test_extension(self, store, charged):
-        """All that holds for extensions."""
+    def test_a_retry_of_an_extension_resumes_it(self, store, charged):
         first = Task(Store()).run()
         task = Task(store, generation_id=first)
         store.kill_after = lambda record: record.get("generation_id")
@@ -236,10 +162,9 @@ class TestTable:
 
 
 @pytest.mark.usefixtures("connection")
-class TestNobodyKnows:
+class TestLostAnswer:
     @pytest.mark.parametrize("status", [502, 503, 504])
-    def test_detail_of_a_proxy(self, status, store, connect):
-        """A proxy's JSON is no answer of the gateway's, whatever it says."""
+    def test_a_proxys_json_is_no_answer_so_the_task_fails_without_retry(self, status, store, connect):
         body = b'{"detail": "unexpected token < in JSON, Gateway Timeout"}'
         answer = b"HTTP/1.1 %d x\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body)) + body
         with far_end(answer, answer) as (url, requests):
@@ -251,8 +176,7 @@ class TestNobodyKnows:
             assert len(requests) == 1
 
     @pytest.mark.parametrize("word", ["[drop]", "[html]", "[500]"])
-    def test_no_answer(self, word, store, sandbox):
-        """A submission without a readable answer fails the task for good, now and at every later try."""
+    def test_a_submission_without_a_readable_answer_is_never_sent_again_by_itself(self, word, store, sandbox):
         task = Task(store, user_prompt=f"{PROMPT} {word}")
         with pytest.raises(AirflowFailException, match="Look at the account's usage"):
             task.run()
@@ -263,8 +187,7 @@ class TestNobodyKnows:
             task.run()
         assert sandbox.report()["requests"] == 1
 
-    def test_killed_while_sending(self, store, charged):
-        """So does a try that finds that an earlier one was killed while it submitted."""
+    def test_a_retry_after_a_kill_while_submitting_fails_without_submitting(self, store, charged):
         task = Task(store)
         store.kill_after = lambda record: "generation_id" not in record
         with pytest.raises(Killed):
@@ -273,8 +196,7 @@ class TestNobodyKnows:
             task.run()
         assert charged() == 0
 
-    def test_deleted_key(self, store, charged):
-        """A person who deletes the key lets the task submit again."""
+    def test_a_person_who_deletes_the_key_lets_the_task_submit_again(self, store, charged):
         task = Task(store, user_prompt=f"{PROMPT} [drop]")
         with pytest.raises(AirflowFailException):
             task.run()
@@ -283,8 +205,7 @@ class TestNobodyKnows:
         assert task.run(user_prompt=PROMPT)
         assert charged() == 2
 
-    def test_added_id(self, store, sandbox, charged):
-        """A person who adds the id that the gateway gave lets the task go on with it."""
+    def test_a_person_who_adds_the_generation_id_lets_the_task_resume_it(self, store, sandbox, charged):
         task = Task(store, user_prompt=f"{PROMPT} [drop]")
         with pytest.raises(AirflowFailException):
             task.run()
@@ -294,8 +215,7 @@ class TestNobodyKnows:
         assert task.run() == paid["id"]
         assert charged() == 1
 
-    def test_resubmit(self, store, charged, capsys, caplog):
-        """With on_ambiguous_submission="resubmit" the next try submits again, and warns."""
+    def test_with_resubmit_the_next_try_submits_again_and_warns(self, store, charged, capsys, caplog):
         task = Task(store, user_prompt=f"{PROMPT} [drop]", on_ambiguous_submission="resubmit")
         with pytest.raises(LumaAmbiguousSubmission):
             task.run()
@@ -304,15 +224,14 @@ class TestNobodyKnows:
         assert "as on_ambiguous_submission says" in capsys.readouterr().out + caplog.text
         assert charged() == 2
 
-    def test_other_word(self):
-        """There are two answers to that, and no third."""
+    def test_on_ambiguous_submission_is_fail_or_resubmit(self):
         with pytest.raises(ValueError, match='"fail" or "resubmit", got \'retry\''):
             LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, on_ambiguous_submission="retry")
 
 
 @pytest.mark.usefixtures("connection")
-def test_two_processes(store, charged):
-    """Of two processes that run the same try, as after a crash of the scheduler, one submits."""
+def test_of_two_processes_that_run_the_same_try_one_submits(store, charged):
+    """Airflow starts a second one when its scheduler crashed."""
 
     class Overtaken(Store):
         """The other process submits between this one's first look and its submission."""
@@ -329,10 +248,9 @@ def test_two_processes(store, charged):
     assert charged() == 1
 
 
-class TestRefused:
+class TestRejected:
     @pytest.mark.usefixtures("connection")
-    def test_refused(self, store, sandbox):
-        """A submission that was refused leaves nothing behind that would stop the next."""
+    def test_a_rejected_submission_leaves_nothing_that_stops_the_next(self, store, sandbox):
         sandbox.weather(submit={"402": 1})
         task = Task(store)
         with pytest.raises(Exception, match="balance"):
@@ -342,8 +260,7 @@ class TestRefused:
         assert task.run()
 
     @pytest.mark.usefixtures("connection")
-    def test_refused_change(self, store, sandbox):
-        """And does not make the task forget what it had submitted before."""
+    def test_a_rejected_changed_request_does_not_forget_the_earlier_submission(self, store, sandbox):
         task = Task(store, wait_for_completion=True, deferrable=True)
         with pytest.raises(TaskDeferred):
             task.run()
@@ -354,16 +271,14 @@ class TestRefused:
         assert store.get(STORE_KEY) == before
 
     @pytest.mark.usefixtures("impatient")
-    def test_nobody_there(self, connect, store):
-        """Nothing is remembered of a request that never left."""
+    def test_a_request_that_was_never_sent_is_not_remembered(self, connect, store):
         connect(host="127.0.0.1:1", password=TOKEN)
         with pytest.raises(LumaConnectionError):
             Task(store).run()
         assert store.rows == {}
 
     @pytest.mark.usefixtures("connection")
-    def test_told_to_wait(self, store, sandbox):
-        """A submission that is told to wait for long defers for that long, and then submits."""
+    def test_a_long_retry_after_defers_the_submission_for_that_long(self, store, sandbox):
         task = Task(store, user_prompt=f"{PROMPT} [429:300]", execution_timeout=timedelta(hours=1))
         with pytest.raises(TaskDeferred) as caught:
             task.run()
@@ -377,9 +292,10 @@ class TestRefused:
         assert sandbox.report()["charged"] == 1
 
 
-class TestGone:
-    def test_unknown(self, connect, store, monkeypatch):
-        """An id that the gateway does not know any more is not replaced by a retry, but by a person who clears."""
+class TestUnknownGeneration:
+    def test_a_lost_generation_is_submitted_again_only_by_a_clear_and_only_after_the_grace_period(
+        self, connect, store, monkeypatch
+    ):
         monkeypatch.setattr("airflow_provider_luma.api.waiting.UNKNOWN_ID_GRACE", 0)
         task = Task(store, wait_for_completion=True)
         with Sandbox(seconds=0) as first:
@@ -406,8 +322,7 @@ class TestGone:
             b'405 Method Not Allowed\r\nContent-Length: 25\r\n\r\n{"code": "not_supported"}',
         ],
     )
-    def test_no_such_call(self, answer, connect, store, sandbox):
-        """A host that has no such call says nothing about the generation."""
+    def test_a_host_without_that_call_does_not_make_the_generation_lost(self, answer, connect, store, sandbox):
         connect(host=sandbox.url, password=TOKEN)
         task = Task(store, wait_for_completion=True, deferrable=True)
         with pytest.raises(TaskDeferred):
@@ -423,10 +338,9 @@ class TestGone:
         assert task.xcoms["return_value"] == submitted
 
 
-class TestStopped:
+class TestStoppedTask:
     @pytest.mark.usefixtures("connection")
-    def test_before(self, store, charged, monkeypatch):
-        """A task that is told to stop submits nothing any more."""
+    def test_a_task_that_is_being_stopped_submits_nothing(self, store, charged, monkeypatch):
         operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT)
         monkeypatch.setattr(operator, "_submit", lambda *args: (operator.on_kill(), submit(*args))[1])
         submit = type(operator)._submit.__get__(operator)
@@ -436,16 +350,14 @@ class TestStopped:
         assert charged() == 0
 
 
-class TestStore:
-    def test_digest(self):
-        """The digest of a request is the same in every version of this package."""
+class TestTaskStateStore:
+    def test_the_digest_of_a_request_is_the_same_in_every_version_of_this_package(self):
         assert digest({"user_prompt": PROMPT, "model_name": "ray-v2", "loop": False}) == (
             "4f50c8bc72834da9babe70ea2e8ce1cf"
         )
 
     @pytest.mark.usefixtures("connection")
-    def test_kept(self, store):
-        """What is kept is small, readable and without the token."""
+    def test_what_is_remembered_is_small_readable_and_without_the_token(self, store):
         task = Task(store, user_prompt="A boat " * 700, image_url="data:image/png;base64," + "A" * 100_000)
         submitted = task.run()
         (kept,) = store.rows.values()
@@ -461,8 +373,9 @@ class TestStore:
 
     @pytest.mark.usefixtures("connection")
     @pytest.mark.parametrize(("retries", "warned"), [(2, True), (0, False)])
-    def test_none(self, retries, warned, charged, capsys, caplog):
-        """Without a store a retry submits again, and the first try that could be followed by one says so."""
+    def test_without_a_store_a_retry_submits_again_and_the_first_try_warns(
+        self, retries, warned, charged, capsys, caplog
+    ):
         task = Task(None, retries=retries)
         with caplog.at_level(logging.WARNING):
             task.run()

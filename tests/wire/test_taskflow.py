@@ -17,8 +17,9 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow_provider_luma.decorators.luma import luma_video_task
 from airflow_provider_luma.operators.luma import LumaDownloadVideoOperator, LumaGenerateVideoOperator
 from airflow_provider_luma.operators.outcome import redact_uri
-from tests.wire.test_operators import PROMPT, TaskInstance, resume
-from tests.wire.test_submission import Store
+from tests.support.samples import PROMPT
+from tests.support.task_instance import TaskInstance, resume
+from tests.support.tries import Store
 
 
 def made_of(function, **arguments):
@@ -34,16 +35,13 @@ def run(operator, store=None, **context):
 
 
 class TestDecorator:
-    def test_prompt(self, connection, sandbox):
-        """A function that returns a prompt becomes a task that submits it and gives the task id."""
+    def test_a_function_that_returns_a_prompt_becomes_a_task_that_submits_it(self, connection, sandbox):
         task_id = run(made_of(lambda: PROMPT, model_name="ray-v2", task_id="video"))
         (known,) = sandbox.report()["generations"]
         assert known["id"] == task_id
         assert known["body"] == {"user_prompt": PROMPT, "model_name": "ray-v2"}
 
-    def test_arguments(self, connection, sandbox):
-        """One that returns a dict gives several arguments, which count for more than the decorator's."""
-
+    def test_a_returned_dict_counts_for_more_than_the_decorators_arguments(self, connection, sandbox):
         def video() -> dict:
             return {"user_prompt": PROMPT, "loop": True, "duration": "9s", "extra_body": {"aspect_ratio": "9:16"}}
 
@@ -58,32 +56,29 @@ class TestDecorator:
             "aspect_ratio": "9:16",
         }
 
-    def test_shown(self, connection):
-        """Airflow shows what was submitted."""
+    def test_airflow_shows_the_arguments_that_the_function_returned(self, connection):
         operator = made_of(lambda: PROMPT, task_id="video")
         run(operator)
         assert operator.user_prompt == PROMPT
         assert operator.overwrite_rtif_after_execution
 
-    def test_no_template(self, connection, sandbox):
-        """What it returns is no template, whatever is in it."""
+    def test_what_the_function_returns_is_never_rendered_as_a_template(self, connection, sandbox):
         run(made_of(lambda: "A boat {{ conn.luma_default.password }}", task_id="video"))
         assert sandbox.report()["generations"][0]["prompt"] == "A boat {{ conn.luma_default.password }}"
 
     @pytest.mark.parametrize("returned", [None, 5, "", "x", {"prompt": PROMPT}, {"user_prompt": 5}, []])
-    def test_nonsense(self, returned, connection, sandbox):
-        """What is no request fails the task at once, and nothing is sent."""
+    def test_a_return_value_that_is_no_request_fails_the_task_before_anything_is_sent(
+        self, returned, connection, sandbox
+    ):
         with pytest.raises(AirflowFailException):
             run(made_of(lambda: returned, task_id="video"))
         assert sandbox.report()["requests"] == 0
 
-    def test_literals(self):
-        """What is wrong in the decorator is told when the DAG is parsed."""
+    def test_a_wrong_argument_of_the_decorator_fails_when_the_dag_is_parsed(self):
         with pytest.raises(AirflowFailException, match="True or False"):
             made_of(lambda: PROMPT, task_id="video", loop="often")
 
-    def test_retry(self, connection, sandbox):
-        """A retry goes on with what was submitted, though the function would return something else by now."""
+    def test_a_retry_resumes_without_calling_the_function(self, connection, sandbox):
         memory, called = Store(), []
 
         def video():
@@ -102,8 +97,7 @@ class TestDecorator:
         resumed = made_of(lambda: pytest.fail("it is called again"), **arguments)
         assert resume(resumed, caught.value, TaskInstance()) == sandbox.report()["generations"][0]["id"]
 
-    def test_clear(self, connection, sandbox):
-        """A person who clears a task has it called again; another prompt is another video."""
+    def test_a_clear_calls_the_function_again_and_submits_its_new_prompt(self, connection, sandbox):
         memory, prompts = Store(), ["A paper boat", "A paper plane"]
         first = run(made_of(lambda: prompts.pop(0), task_id="video"), memory)
         ti = TaskInstance()
@@ -118,9 +112,8 @@ def added(events, alias):
     return [(event.dest_asset_key.uri, event.extra) for event in events[alias].asset_alias_events]
 
 
-class TestAssets:
-    def test_stored(self, connection, sandbox, tmp_path):
-        """A stored video is told of in the events of the task's outlets."""
+class TestAssetEvents:
+    def test_a_stored_video_is_in_the_events_of_the_tasks_outlets(self, connection, sandbox, tmp_path):
         asset, alias = Asset("videos"), AssetAlias("all-videos")
         events = OutletEventAccessors()
         generation_id = run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT))
@@ -139,8 +132,7 @@ class TestAssets:
         assert added(events, alias) == [(uri, extra)]
 
     @pytest.mark.parametrize("waits", [True, False])
-    def test_generated(self, waits, connection, sandbox):
-        """So is a generated one, with the URL where the task has waited for it."""
+    def test_a_generated_video_is_in_the_events_with_its_url_where_the_task_waited(self, waits, connection, sandbox):
         asset, alias = Asset("videos"), AssetAlias("all-videos")
         events = OutletEventAccessors()
         task = LumaGenerateVideoOperator(
@@ -160,8 +152,9 @@ class TestLineage:
         monkeypatch.setattr(sdk, "get_hook_lineage_collector", lambda: collector)
         return collector
 
-    def test_hook_level(self, connection, sandbox, collector, tmp_path):
-        """Images are inputs and videos outputs, without what a URL's query may hold."""
+    def test_images_are_inputs_and_videos_outputs_without_their_urls_queries(
+        self, connection, sandbox, collector, tmp_path
+    ):
         image = "https://example.com/x.png?signature=secret"
         operator = LumaGenerateVideoOperator(
             task_id="submit", user_prompt=PROMPT, image_url=image, wait_for_completion=True
@@ -176,8 +169,7 @@ class TestLineage:
         }
         assert {one.asset.uri for one in collected.outputs} == {video, uri}
 
-    def test_refused(self, connection, sandbox, collector):
-        """A URI that Airflow's lineage does not take fails no task."""
+    def test_a_uri_that_airflows_lineage_refuses_fails_no_task(self, connection, sandbox, collector):
         image = f"https://example.com/{'x' * 2000}.png"
         assert run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, image_url=image))
 
@@ -202,6 +194,5 @@ class TestLineage:
             ("HTTPS://example.com/a.mp4?key=1", "HTTPS://example.com/a.mp4"),
         ],
     )
-    def test_redacted(self, uri, shown):
-        """A URI is told without keys, and as it is otherwise."""
+    def test_a_uri_is_reported_without_keys(self, uri, shown):
         assert redact_uri(uri) == shown

@@ -1,0 +1,47 @@
+"""A server that answers with raw bytes, whatever it is asked."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import contextmanager, suppress
+
+JSON_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@contextmanager
+def far_end(*answers, then_close=True):
+    """Listen for connections and answer each in turn with raw bytes; yield the address and the requests received."""
+    requests: list[bytes] = []
+    stopping = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        for answer in answers:
+            connection, _ = listener.accept()
+            with connection, suppress(ConnectionError):
+                received = connection.recv(65536)
+                if stopping.is_set():
+                    return
+                while b"\r\n\r\n" not in received or (received.startswith(b"POST") and received.endswith(b"\r\n\r\n")):
+                    received += connection.recv(65536)
+                requests.append(received)
+                for part in answer if isinstance(answer, list) else [answer]:
+                    connection.sendall(part)
+                if not then_close:
+                    stopping.wait(30)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", requests
+    finally:
+        stopping.set()
+        with socket.socket() as waker:
+            waker.connect_ex(listener.getsockname())
+        thread.join(5)
+        listener.close()
+
+
+def json_answer(body: bytes, extra: bytes = b"") -> bytes:
+    return JSON_HEAD + extra + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
