@@ -192,7 +192,7 @@ class TestBadDays:
     def test_invalid(self, client, sandbox):
         """A request that the gateway refuses is not sent again."""
         with pytest.raises(LumaInvalidRequest):
-            client.submit(PROMPT, extra_body={"aspect_ratio": 7})
+            client.submit(PROMPT, image_url="nonsense")
         assert sandbox.report()["requests"] == 1
 
 
@@ -253,7 +253,7 @@ class TestFarEnds:
         """An answer that is complete counts, however long it took to get so far."""
 
         class Slow:
-            def before_send(self):
+            def before_send(self, sent):
                 time.sleep(0.6)
 
             def rejected(self):
