@@ -7,7 +7,7 @@ TESTS ?= tests/unit tests/wire tests/docs tests/system
 OLDEST := 3.0.6
 AUDIT ?= yes
 
-.PHONY: help demo airflow test test-oldest test-all test-scale test-deployment pictures lint docs dist chaos waiting download wall clean
+.PHONY: help demo airflow test test-oldest test-all test-scale test-deployment pictures lint docs dist chaos waiting download parsing wall clean
 
 help:
 	@echo "make demo         make a first video with Airflow, against a local sandbox"
@@ -24,6 +24,7 @@ help:
 	@echo "make chaos        kill Airflow at random while it makes a hundred videos, and count what was paid"
 	@echo "make waiting      let thousands of triggers wait, beside those of Airflow's HTTP provider, and measure both"
 	@echo "make download     fetch 1 GiB, beside curl and a plain stream, and measure all three"
+	@echo "make parsing      import this provider and three others in fresh processes, and measure each"
 	@echo "make wall         open a run's tab with 500 videos, beside a page of as many players, and measure both"
 	@echo "make clean        remove what the targets above have set up"
 
@@ -75,6 +76,9 @@ waiting: $(VENV)/dev-$(AIRFLOW).stamp
 
 download: $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m benchmarks.download
+
+parsing: $(VENV)/dev-$(AIRFLOW).stamp
+	@$(VENV)/bin/python -m benchmarks.parsing
 
 wall: $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m benchmarks.wall
