@@ -29,7 +29,9 @@ PROVIDERS = {
 def milliseconds(modules: tuple[str, ...]) -> float:
     """Return how long a fresh process takes to import the modules after Airflow."""
     imports = "\n".join(f"import {module}" for module in modules)
-    code = f"{AIRFLOW}\nimport time\nbegan = time.perf_counter()\n{imports}\nprint(1000 * (time.perf_counter() - began))"
+    code = (
+        f"{AIRFLOW}\nimport time\nbegan = time.perf_counter()\n{imports}\nprint(1000 * (time.perf_counter() - began))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
@@ -41,7 +43,9 @@ def main() -> None:
         for name, modules in PROVIDERS.items():
             taken[name].append(milliseconds(modules))
     ours = statistics.median(taken["luma"])
-    print(f"Importing operators, and sensors where there are some, after Airflow's own classes, medians of {TURNS} fresh processes")
+    print(
+        f"Importing operators, and sensors where there are some, after Airflow's own classes, medians of {TURNS} fresh processes"
+    )
     for name, all_taken in taken.items():
         median = statistics.median(all_taken)
         print(f"{name:<12}{median:8.1f} ms{median / ours:8.1f} x")
