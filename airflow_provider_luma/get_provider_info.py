@@ -8,10 +8,21 @@ CONNECTION_TYPE: dict[str, object] = {
     "hook-name": "Luma",
     "ui-field-behaviour": {
         "hidden-fields": ["description", "login", "port", "schema", "extra"],
-        "relabeling": {"host": "Gateway", "password": "API token"},
-        "placeholders": {"host": "https://www.kkiai.com", "password": "the token, without Bearer"},
+        "relabeling": {"host": "Host", "password": "API token"},
+        "placeholders": {
+            "host": "empty: agents.lumalabs.ai for a key of Luma's own (luma-...), else www.kkiai.com, a third party's "
+            "gateway and not Luma",
+            "password": "the token, without Bearer",
+        },
     },
     "conn-fields": {
+        "api": {
+            "label": "API",
+            "description": "agents is Luma's own API, gateway a third party's. Without a choice, the host "
+            "agents.lumalabs.ai is Luma's own and any other a gateway; with an empty host, a token that begins with "
+            "luma- goes to Luma.",
+            "schema": {"type": ["string", "null"], "default": None, "enum": ["gateway", "agents"]},
+        },
         "timeout": {
             "label": "Timeout (seconds)",
             "description": "How long one request may take.",
@@ -19,7 +30,7 @@ CONNECTION_TYPE: dict[str, object] = {
         },
         "verify": {
             "label": "Verify TLS",
-            "description": "Check the gateway's certificate. For a CA of your own, set the extra "
+            "description": "Check the host's certificate. For a CA of your own, set the extra "
             "'verify' to the path of its bundle.",
             "schema": {"type": ["boolean", "null"], "default": True},
         },

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     from airflow_provider_luma.sandbox import Sandbox
 
-TOKEN = "token-of-the-sandbox"  # noqa: S105 - it opens nothing
+TOKENS = {"gateway": "token-of-the-sandbox", "agents": "luma-api-of-the-sandbox"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let `--strict-markers` know the marker."""
     config.addinivalue_line(
         "markers",
-        "luma_sandbox(luma_conn_id='luma_default', **settings): what the fixture luma_sandbox starts, "
+        "luma_sandbox(api='gateway', luma_conn_id='luma_default', **settings): what the fixture luma_sandbox starts, "
         "such as seconds=2; see airflow_provider_luma.sandbox.Settings",
     )
 
@@ -30,25 +30,31 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def luma_sandbox(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """
-    Give a Luma gateway on this machine, to which the Airflow connection `luma_default` leads during the test.
+    Give a Luma on this machine, to which the Airflow connection `luma_default` leads during the test.
 
     Its generations are completed at once. Change that, or anything else that `Settings` has, with a marker:
-    `@pytest.mark.luma_sandbox(seconds=2, url_seconds=1)`; `luma_conn_id="…"` names another connection. Markers of a
-    module or a class apply as well; the nearest counts.
+    `@pytest.mark.luma_sandbox(seconds=2, url_seconds=1)`. `api="agents"` lets the connection speak Luma's own API, with
+    a key like Luma's, in place of a gateway's; `luma_conn_id="…"` names another connection. Markers of a module or a
+    class apply as well; the nearest counts.
     """
     import json
     import os
 
     from airflow_provider_luma.sandbox import Sandbox
 
-    settings: dict[str, Any] = {"token": TOKEN, "seconds": 0.0, "luma_conn_id": "luma_default"}
+    settings: dict[str, Any] = {"seconds": 0.0}
     for marker in reversed(list(request.node.iter_markers("luma_sandbox"))):
         if marker.args:
             pytest.fail(f"The marker luma_sandbox takes settings by name, such as seconds=2; got {marker.args}.")
         settings.update(marker.kwargs)
-    luma_conn_id = settings.pop("luma_conn_id")
+    luma_conn_id, api = settings.pop("luma_conn_id", "luma_default"), settings.pop("api", "gateway")
+    if api not in TOKENS:
+        pytest.fail(f"The api of the marker luma_sandbox is {' or '.join(TOKENS)}; got {api!r}.")
+    settings.setdefault("token", TOKENS[api])
     with Sandbox(**settings) as sandbox:
-        connection = {"conn_type": "luma", "host": sandbox.url, "password": settings["token"] or TOKEN}
+        connection = {"conn_type": "luma", "host": sandbox.url, "password": settings["token"] or TOKENS[api]}
+        if api != "gateway":
+            connection["extra"] = {"api": api}
         monkeypatch.setenv(f"AIRFLOW_CONN_{luma_conn_id.upper()}", json.dumps(connection))
         # A proxy that the machine has set would be asked for this address, and could not reach it.
         bypassed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")

@@ -162,7 +162,7 @@ def receive(process: subprocess.Popen[str]) -> Any:
 def gateway(count: int, batch_shape: str) -> None:
     """Be a gateway with this many generations, which are completed one after the other."""
     from airflow_provider_luma.sandbox.app import create_app
-    from airflow_provider_luma.sandbox.gateway import Settings
+    from airflow_provider_luma.sandbox.memory import Settings
     from airflow_provider_luma.sandbox.server import address, listen, make_server
 
     app = create_app(Settings(token=TOKEN, latency=LATENCY, batch_shape=batch_shape))  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ ARGUMENT_TYPES: Mapping[str, type] = {
     "model_name": str,
     "duration": str,
     "resolution": str,
+    "aspect_ratio": str,
     "expand_prompt": bool,
     "loop": bool,
     "image_url": str,

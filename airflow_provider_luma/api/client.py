@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from airflow_provider_luma import __version__
 from airflow_provider_luma.api.arguments import encode
 from airflow_provider_luma.api.diagnosis import unreachable
-from airflow_provider_luma.api.dialects import DIALECTS, Answer, Request
+from airflow_provider_luma.api.dialects import DIALECTS, Answer, Request, choose_dialect
 from airflow_provider_luma.api.errors import (
     LumaAmbiguousSubmission,
     LumaApiError,
@@ -49,8 +49,13 @@ NO_SUCH_GENERATION = "00000000-0000-0000-0000-000000000000"
 class SubmissionListener(Protocol):
     """Whoever has to know, at any moment, whether a submission may have been charged."""
 
-    def before_send(self) -> None:
-        """Take note that the request is about to leave; what this raises keeps it from leaving."""
+    def before_send(self, sent: Mapping[str, str]) -> None:
+        """
+        Take note that the request is about to leave; what this raises keeps it from leaving.
+
+        :param sent: ``api``, which API it goes to, and ``request_id``, by which that API's support can find it, where
+            there is one.
+        """
 
     def rejected(self) -> None:
         """Take note that it left, and that the API definitely rejected it."""
@@ -67,11 +72,12 @@ class LumaClient:
 
     :param url: where the API is, in any form that a person would type; empty for the dialect's default.
     :param token: the API token, with or without ``Bearer`` before it.
-    :param dialect: which API it is, a key of :data:`~airflow_provider_luma.api.dialects.DIALECTS`.
+    :param dialect: which API it is, a key of :data:`~airflow_provider_luma.api.dialects.DIALECTS`; by default what
+        the URL says, and with an empty one the token, of which Luma's begin with ``luma-``.
     :param timeout: seconds that one request may take.
     :param verify: whether to check the API's TLS certificate, or the path of a CA bundle to check it against.
     :param retry_for: seconds for which a call is repeated in all; 0 tries once.
-    :raises LumaInvalidRequest: the URL is none.
+    :raises LumaInvalidRequest: the URL is none, or the token is one of Luma's and the URL is not.
     :raises LumaAuthenticationError: the token is empty, or cannot be one.
     """
 
@@ -80,13 +86,16 @@ class LumaClient:
         url: str | None,
         token: str,
         *,
-        dialect: str = "gateway",
+        dialect: str | None = None,
         timeout: float = 30.0,
         verify: bool | str = True,
         retry_for: float = 60.0,
     ) -> None:
-        self.dialect = DIALECTS[dialect]
+        name = choose_dialect(dialect, url, token)
+        self.dialect = DIALECTS[name]
         self.url = base_url(url, self.dialect)
+        self.api = f"{name} {urlsplit(self.url).scheme}://{urlsplit(self.url).netloc}"
+        """Which API it is and where, for a record of what was sent there."""
         self.timeout = timeout
         self.verify = verify
         self.retry_for = retry_for
@@ -108,6 +117,16 @@ class LumaClient:
         return hash(self._identity)
 
     @property
+    def batch_size(self) -> int:
+        """How many ids this API takes in one batch query; 1 where it has no such call."""
+        return self.dialect.BATCH_SIZE
+
+    @property
+    def requests_per_second(self) -> float:
+        """How many single polls this API wants in a second for one token; ``inf`` where nobody says."""
+        return self.dialect.REQUESTS_PER_SECOND
+
+    @property
     def _identity(self) -> tuple[object, ...]:
         return self.dialect, self.url, self._token, self.timeout, self.verify, self.retry_for
 
@@ -118,6 +137,7 @@ class LumaClient:
         model_name: str | None = None,
         duration: str | None = None,
         resolution: str | None = None,
+        aspect_ratio: str | None = None,
         expand_prompt: bool | None = None,
         loop: bool | None = None,
         image_url: str | None = None,
@@ -129,18 +149,20 @@ class LumaClient:
         """
         Submit a generation, which is charged when the API accepts it.
 
-        Arguments that are left out are not sent. What they mean:
+        Arguments that are left out are not sent; what an API has no counterpart for is refused. What they mean:
         https://docs.lumalabs.ai/docs/video-generation and the gateway's own page.
 
-        :param user_prompt: what to show, 3 to 5,000 characters; may be left out where there is an image.
-        :param model_name: ``ray-v1``, ``ray-v2``, or whatever else the gateway has by now.
-        :param duration: such as ``5s``.
-        :param resolution: ``720p`` (the gateway's default) or ``1080p``.
-        :param expand_prompt: whether the gateway may improve the prompt.
+        :param user_prompt: what to show, 3 to 5,000 characters for a gateway, 1 to 6,000 for Luma's own API; for a
+            gateway it may be left out where there is an image.
+        :param model_name: a gateway's ``ray-v1`` or ``ray-v2``, Luma's ``ray-3.2`` (its default), or a newer one.
+        :param duration: ``5s``, or what else the model has.
+        :param resolution: ``720p`` (the default), ``1080p``, or what else the model has.
+        :param aspect_ratio: such as ``16:9`` or ``9:16``.
+        :param expand_prompt: whether a gateway may improve the prompt.
         :param loop: whether the video ends where it began; not together with ``image_end_url``.
-        :param image_url: the first frame, an http(s) URL or a ``data:`` URI.
+        :param image_url: the first frame, an http(s) URL (for Luma's own API https) or a ``data:`` URI.
         :param image_end_url: the last frame, likewise.
-        :param notify_hook: URL that the gateway calls back when the generation is finished.
+        :param notify_hook: URL that a gateway calls back when the generation is finished.
         :param extra_body: further fields, sent as they are.
         :param listener: is called before the request leaves, and when it was definitely rejected.
         :return: the generation, not yet begun; its ``id`` is what matters.
@@ -153,6 +175,7 @@ class LumaClient:
             "model_name": model_name,
             "duration": duration,
             "resolution": resolution,
+            "aspect_ratio": aspect_ratio,
             "expand_prompt": expand_prompt,
             "loop": loop,
             "image_url": image_url,
@@ -233,19 +256,24 @@ class LumaClient:
 
     def _submit(self, request: Request[Generation], listener: SubmissionListener | None) -> Generation:
         content = encode(request.body or {})
+        sent = {"api": self.api}
+        found_by = ""
+        if request.request_id:
+            sent["request_id"] = request.request_id
+            found_by = f" Its X-Request-Id, by which the API's support can find it, is {request.request_id}."
 
         def attempt(_left: float) -> Generation:
-            body = _TrackedBody(content, listener)
+            body = _TrackedBody(content, listener, sent)
             try:
                 return self._send(request, body)
             except Exception as error:
                 lost = not isinstance(error, LumaError) or isinstance(error, LumaConnectionError)
                 if body.started and (lost or getattr(error, "maybe_charged", False)):
                     raise LumaAmbiguousSubmission(
-                        f"{error} The request went out, so it may have been accepted and charged.",
+                        f"{error} The request went out, so it may have been accepted and charged.{found_by}",
                         status=getattr(error, "status", None),
                         code=getattr(error, "code", None),
-                        request_id=getattr(error, "request_id", None),
+                        request_id=getattr(error, "request_id", None) or request.request_id,
                     ) from error
                 if body.started and listener:
                     listener.rejected()
@@ -284,6 +312,7 @@ class LumaClient:
                 request.method,
                 self.url + request.path,
                 data=content,
+                headers={"X-Request-Id": request.request_id} if request.request_id else None,
                 timeout=(min(CONNECT_TIMEOUT, limit), limit),
                 verify=self.verify,
                 allow_redirects=False,
@@ -343,14 +372,18 @@ class LumaClient:
 class _TrackedBody(io.BytesIO):
     """A request body that knows whether it began to go out; until then, nothing can have been accepted."""
 
-    def __init__(self, content: bytes, listener: SubmissionListener | None) -> None:
+    def __init__(self, content: bytes, listener: SubmissionListener | None, sent: Mapping[str, str]) -> None:
         super().__init__(content)
         self.started = False
         self._listener = listener
+        self._sent = sent
 
     def read(self, size: int | None = -1) -> bytes:
-        if not self.started and self._listener:
-            self._listener.before_send()
+        if not self.started:
+            if self._listener:
+                self._listener.before_send(self._sent)
+            if "request_id" in self._sent:
+                log.info("Submitting to %s with X-Request-Id %s.", self._sent["api"], self._sent["request_id"])
         self.started = True
         return super().read(size)
 

@@ -131,7 +131,7 @@ class LumaGenerationFailed(LumaError):
         elif generation.retry_may_help:
             advice = "Failed generations are refunded; submitting it again may help."
         else:
-            advice = "Submitting the same request again will not help."
+            advice = "It is not submitted again by itself: see first what the reason asks for."
         super().__init__(
             f"Generation {generation.id} failed: {reason.rstrip('.')}. {advice}",
             retry_may_help=generation.retry_may_help and not generation.moderated,

@@ -22,7 +22,7 @@ from airflow_provider_luma.api import (
     LumaInvalidRequest,
     LumaNotFound,
 )
-from airflow_provider_luma.api.dialects import DIALECTS
+from airflow_provider_luma.api.dialects import DIALECTS, choose_dialect
 from airflow_provider_luma.api.download import Download
 from airflow_provider_luma.api.url import base_url, is_this_machine
 from airflow_provider_luma.api.waiting import Wait
@@ -41,9 +41,13 @@ class LumaHook(BaseHook):
     """
     Call the API that an Airflow connection leads to.
 
-    The connection, of type ``luma``: its password is the API token; its host is the gateway, in any form a person
-    would type, and may be left empty for the default one; its extras are ``timeout`` (seconds for one request,
-    default 30) and ``verify`` (true, false, or the path of a CA bundle).
+    The connection, of type ``luma``: its password is the API token; its host is where the API is, in any form a person
+    would type; its extras are ``api`` (``gateway`` or ``agents``, which is Luma's own), ``timeout`` (seconds for one
+    request, default 30) and ``verify`` (true, false, or the path of a CA bundle).
+
+    Without ``api``, the host ``agents.lumalabs.ai`` is Luma's own API and any other a gateway. An empty host is Luma's
+    own for a token that begins with ``luma-``, and else the default gateway, which is a third party's. A token that
+    begins with ``luma-`` is sent to a gateway only where ``api`` says so.
 
     :param luma_conn_id: the connection's id.
     :param retry_for: seconds for which a call is repeated while the API is in trouble; 0 tries once.
@@ -68,15 +72,15 @@ class LumaHook(BaseHook):
     @staticmethod
     def get_connection_form_widgets() -> dict[str, Any]:
         """Return the form's fields for the extras, to Airflow before 3.2; later ones read the provider info."""
-        from wtforms import BooleanField, IntegerField
-        from wtforms.validators import Optional
+        from wtforms import BooleanField, IntegerField, StringField
+        from wtforms.validators import Optional, any_of
 
-        kinds = {"number": IntegerField, "boolean": BooleanField}
+        kinds = {"number": IntegerField, "boolean": BooleanField, "string": StringField}
         fields: Any = CONNECTION_TYPE["conn-fields"]
         return {
             name: kinds[field["schema"]["type"][0]](
                 field["label"],
-                validators=[Optional()],
+                validators=[Optional(), *([any_of(field["schema"]["enum"])] if "enum" in field["schema"] else [])],
                 description=field["description"],
                 default=field["schema"]["default"],
             )
@@ -89,7 +93,7 @@ class LumaHook(BaseHook):
 
         :raises AirflowNotFoundException: there is no such connection.
         :raises LumaAuthenticationError: it has no token.
-        :raises LumaInvalidRequest: its host, schema or extras are wrong.
+        :raises LumaInvalidRequest: its host, schema or extras are wrong, or its token is not one for its host.
         """
         return self._client
 
@@ -200,7 +204,7 @@ class LumaHook(BaseHook):
             client.test()
         except LumaError as error:
             return False, str(error)
-        return True, f"{client.url} is a Luma gateway and accepts the token."
+        return True, f"{client.url} is {client.dialect.NAME} and accepts the token."
 
     @cached_property
     def _client(self) -> LumaClient:
@@ -220,7 +224,8 @@ class LumaHook(BaseHook):
             )
         extra = connection.extra_dejson
         try:
-            url = base_url(connection.host, DIALECTS["gateway"], schema=connection.schema, port=connection.port)
+            api = choose_dialect(extra.get("api"), connection.host, token)
+            url = base_url(connection.host, DIALECTS[api], schema=connection.schema, port=connection.port)
             timeout = _parse_timeout(extra.get("timeout"))
             verify = _parse_verify(extra.get("verify"))
         except LumaInvalidRequest as error:
@@ -230,7 +235,7 @@ class LumaHook(BaseHook):
             self.log.warning(
                 "The connection %r sends its API token to %s unencrypted: use https.", self.luma_conn_id, url
             )
-        return LumaClient(url, token, timeout=timeout, verify=verify, retry_for=self.retry_for)
+        return LumaClient(url, token, dialect=api, timeout=timeout, verify=verify, retry_for=self.retry_for)
 
 
 def _parse_timeout(value: Any) -> float:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["LumaDownloadVideoOperator", "LumaExtendVideoOperator", "LumaGenerateVideoOperator"]
 
 IMAGES = ("image_url", "image_end_url")
-SHOWN = ("user_prompt", "model_name", "resolution", "duration", *IMAGES)
+SHOWN = ("user_prompt", "model_name", "resolution", "aspect_ratio", "duration", *IMAGES)
 """What the Luma tab shows of a request: extra_body and notify_hook may hold secrets, which no XCom hides."""
 
 
@@ -245,10 +245,11 @@ class _SubmittingOperator(BaseOperator):
             given["user_prompt"] = "late"
             templated.append("user_prompt")
         with fail_without_retry():
+            # What is in storage is read when the task runs.
+            templated += [
+                name for name in IMAGES if given.get(name) and name not in templated and is_stored(given[name])
+            ]
             check_arguments(given, extra_body, templated)
-            for name in IMAGES:
-                if given.get(name) and name not in templated:
-                    is_stored(given[name])
 
 
 class LumaGenerateVideoOperator(_SubmittingOperator):
@@ -258,22 +259,26 @@ class LumaGenerateVideoOperator(_SubmittingOperator):
     The generation id is the ``return_value`` XCom, pushed as soon as it is known. A task that waited also pushes the
     finished generation, as the sensor returns it, under the key ``generation``.
 
-    Arguments that are left out are not sent. A request that is wrong, a bad token and a prompt that moderation
-    refuses fail the task without another try.
+    Arguments that are left out are not sent. What the connection's API has no counterpart for is refused, when the task
+    runs, before anything is sent. A request that is wrong, a bad token and a prompt that moderation refuses fail the
+    task without another try.
 
     On Airflow 3.3 and later no retry pays a second time: it resumes the generation that an earlier try submitted,
     unless that failed. Clearing a task that succeeded submits again.
 
-    :param user_prompt: what to show, 3 to 5,000 characters; may be left out where there is an image.
-    :param model_name: ``ray-v1``, ``ray-v2``, or whatever else the gateway has by now.
-    :param duration: such as ``5s``.
-    :param resolution: ``720p`` (the gateway's default) or ``1080p``.
-    :param expand_prompt: whether the gateway may improve the prompt.
+    :param user_prompt: what to show, 3 to 5,000 characters for a gateway, 1 to 6,000 for Luma's own API; for a gateway
+        it may be left out where there is an image.
+    :param model_name: a gateway's ``ray-v1`` or ``ray-v2``, Luma's ``ray-3.2`` (its default), or a newer one.
+    :param duration: ``5s``, or what else the model has.
+    :param resolution: ``720p`` (the default), ``1080p``, or what else the model has.
+    :param aspect_ratio: such as ``16:9`` or ``9:16``.
+    :param expand_prompt: whether a gateway may improve the prompt.
     :param loop: whether the video ends where it began; not together with ``image_end_url``.
-    :param image_url: the first frame: an http(s) URL, a ``data:`` URI, or the path of a PNG, JPEG or WebP of up to
-        10 MiB that ``ObjectStoragePath`` opens, such as ``s3://conn_id@bucket/key`` or ``/folder/file``.
+    :param image_url: the first frame: an http(s) URL (for Luma's own API https), a ``data:`` URI, or the path of a PNG,
+        JPEG or WebP of up to 10 MiB that ``ObjectStoragePath`` opens, such as ``s3://conn_id@bucket/key`` or
+        ``/folder/file``.
     :param image_end_url: the last frame, likewise.
-    :param notify_hook: URL that the gateway calls back when the generation is finished.
+    :param notify_hook: URL that a gateway calls back when the generation is finished.
     :param extra_body: fields that the API takes and this operator has no argument for, sent as they are.
     :param luma_conn_id: the Airflow connection that holds the token.
     :param wait_for_completion: whether the task lasts until the video is there; else it ends once it is submitted.
@@ -295,6 +300,7 @@ class LumaGenerateVideoOperator(_SubmittingOperator):
         model_name: str | None = None,
         duration: str | None = None,
         resolution: str | None = None,
+        aspect_ratio: str | None = None,
         expand_prompt: bool | None = None,
         loop: bool | None = None,
         image_url: str | ObjectStoragePath | None = None,
@@ -307,6 +313,7 @@ class LumaGenerateVideoOperator(_SubmittingOperator):
         self.model_name = model_name
         self.duration = duration
         self.resolution = resolution
+        self.aspect_ratio = aspect_ratio
         self.expand_prompt = expand_prompt
         self.loop = loop
         self.image_url = image_url
@@ -327,9 +334,9 @@ class LumaExtendVideoOperator(_SubmittingOperator):
 
     :param generation_id: the id of the generation to continue, which must be completed.
 
-    The other parameters are those of :class:`LumaGenerateVideoOperator` that the gateway takes here: ``user_prompt``,
+    The other parameters are those of :class:`LumaGenerateVideoOperator` that a gateway takes here: ``user_prompt``,
     ``expand_prompt``, ``image_url``, ``image_end_url``, ``notify_hook``, ``extra_body``, and those about the
-    connection and waiting.
+    connection and waiting. Luma's own API takes the prompt and ``extra_body``.
     """
 
     arguments: ClassVar[tuple[str, ...]] = EXTEND_ARGUMENTS

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 STORE_KEY = "luma_submission"
 
 HOW_TO_RESOLVE = (
-    "Look at the account's usage at the gateway, and for a generation id in the log of the try before. If it was not "
+    "Look at the account's usage, and for a generation id in the log of the try before. If it was not "
     f"charged or a second charge is fine, delete the key {STORE_KEY} in the task instance's Storage tab and clear the "
     'task, or set on_ambiguous_submission="resubmit". If it was charged, add its id to that key as generation_id and '
     "clear the task, which then resumes it."
@@ -39,8 +39,9 @@ class Submission:
     The submission that a task is there to make, and what its earlier tries have made of it.
 
     It is kept in Airflow's task state store, which survives both a retry and a clear: ``generation_id`` (missing from
-    the moment before the request leaves until its answer came), ``request`` (a digest of it), ``submitted_at``,
-    ``succeeded``, and ``max_tries``. A task that succeeded runs again only when a person clears it; one that did not,
+    the moment before the request leaves until its answer came), ``request`` (a digest of it), ``api`` (which one it
+    went to), ``request_id`` (by which that API's support can find it), ``submitted_at``, ``succeeded``, and
+    ``max_tries``. A task that succeeded runs again only when a person clears it; one that did not,
     when a person clears it or by itself, and what tells these two apart is that a clear raises ``max_tries``.
 
     Airflow before 3.3 has no such store; nothing is remembered there.
@@ -59,15 +60,18 @@ class Submission:
         self._log = log
         self._request = request
         self._same_request = same_request
-        self._earlier = _read(self._store)
+        self._earlier = self._record = _read(self._store)
         self.generation_id: str | None = None
         """The generation that this try has submitted or resumes."""
-        self.submitted_at: str | None = self._earlier.get("submitted_at")
-        """When the request that became a generation had its answer."""
         self.in_flight = False
         """Whether the request has left and its answer has not come."""
         self.stopped = False
         """Whether the task is to stop, so that nothing may leave any more."""
+
+    @property
+    def submitted_at(self) -> str | None:
+        """When the request that became a generation had its answer."""
+        return self._record.get("submitted_at")
 
     @cached_property
     def _digest(self) -> str:
@@ -81,6 +85,7 @@ class Submission:
         :param resubmit: whether to submit again where an earlier try may have been charged.
         :raises LumaAmbiguousSubmission: it may have been, and ``resubmit`` is false.
         :raises LumaGenerationFailed: it failed in a way that submitting it again cannot help.
+        :raises LumaError: it was submitted to another API than the one that the connection leads to now.
         """
         if self._store is None:
             self._warn_without_store()
@@ -95,7 +100,7 @@ class Submission:
         if generation_id is None:
             self._check_ambiguous(resubmit=resubmit)
             return None
-        if self._must_resubmit(generation_id, hook, cleared=cleared):
+        if self._is_elsewhere(hook, cleared=cleared) or self._must_resubmit(generation_id, hook, cleared=cleared):
             return None
         self._log.info("Resuming generation %s, which an earlier try submitted.", generation_id)
         if cleared:
@@ -103,10 +108,11 @@ class Submission:
         self.generation_id = str(generation_id)
         return self.generation_id
 
-    def before_send(self) -> None:
+    def before_send(self, sent: Mapping[str, str]) -> None:
         """
         Remember that the request is about to leave.
 
+        :param sent: what else to remember of it, as JSON types.
         :raises LumaError: the task is to stop; or another process of it came first, which Airflow starts when it has
             lost sight of this one, say after a crash of the scheduler.
         """
@@ -114,7 +120,8 @@ class Submission:
             raise LumaError("This task is being stopped; nothing was sent.")
         if _read(self._store) != self._earlier:
             raise LumaError("Another process of this task is submitting or has submitted; nothing was sent.")
-        self._remember({"request": self._digest, "submitted_at": _now()})
+        self._record = {"request": self._digest, "submitted_at": _now(), **sent}
+        self._remember(self._record)
         self.in_flight = True
 
     def rejected(self) -> None:
@@ -130,8 +137,8 @@ class Submission:
         """Remember the generation that it became."""
         self.in_flight = False
         self.generation_id = generation_id
-        self.submitted_at = _now()
-        self._remember({"generation_id": generation_id, "request": self._digest, "submitted_at": self.submitted_at})
+        self._record = {**self._record, "generation_id": generation_id, "submitted_at": _now()}
+        self._remember(self._record)
 
     def _warn_without_store(self) -> None:
         if self._ti.try_number == 1 and self._ti.max_tries:
@@ -159,12 +166,45 @@ class Submission:
     def _check_ambiguous(self, *, resubmit: bool) -> None:
         """Raise LumaAmbiguousSubmission for a request whose answer never came, unless it may be sent again."""
         when = self._earlier.get("submitted_at")
-        began = f"An earlier try began to submit this request at {when} and never got the answer"
+        where = "".join(
+            f", {said} {self._earlier[key]}"
+            for key, said in (("api", "to"), ("request_id", "with X-Request-Id"))
+            if key in self._earlier
+        )
+        began = f"An earlier try began to submit this request at {when}{where} and never got the answer"
         if not resubmit:
             raise LumaAmbiguousSubmission(
                 f"{began}: it may have been accepted and charged once. Nothing was submitted now. {HOW_TO_RESOLVE}"
             )
         self._log.warning("%s. Submitting it again, as on_ambiguous_submission says.", began)
+
+    def _is_elsewhere(self, hook: LumaHook, *, cleared: bool) -> bool:
+        """
+        Return whether the connection leads to another API than the one that an earlier try submitted to.
+
+        :raises LumaError: it does, and no person has cleared the task since, so that submitting would pay twice.
+        """
+        try:
+            api = hook.get_conn().api
+        except LumaError:
+            # The wait will see it.
+            return False
+        # Earlier versions of this package remembered no API.
+        before = self._earlier.get("api", api)
+        if before == api:
+            return False
+        what = (
+            f"An earlier try submitted generation {self._earlier['generation_id']} to {before}, and the connection now "
+            f"leads to {api}, which does not have it."
+        )
+        if not cleared:
+            raise LumaError(
+                f"{what} Nothing was submitted now. Clear the task to submit and pay there, or let the connection lead "
+                "back.",
+                retry_may_help=False,
+            )
+        self._log.warning("%s The task was cleared: submitting there.", what)
+        return True
 
     def _must_resubmit(self, generation_id: str, hook: LumaHook, *, cleared: bool) -> bool:
         """Return whether there is nothing to resume, so that submitting again is what the task is there for."""

@@ -1,7 +1,7 @@
-"""A Luma gateway on your own machine: it answers, charges and misbehaves like the real one, for nothing."""
+"""Luma on your own machine: a gateway's API and Luma's own, for nothing, with their bad days."""
 
 from airflow_provider_luma.sandbox.app import create_app
-from airflow_provider_luma.sandbox.gateway import Settings
+from airflow_provider_luma.sandbox.memory import Settings
 from airflow_provider_luma.sandbox.server import Sandbox
 
 __all__ = ["Sandbox", "Settings", "create_app"]

@@ -11,29 +11,41 @@ from starlette.datastructures import Headers
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from airflow_provider_luma.sandbox import answers
+from airflow_provider_luma.sandbox.failures import client_gone, page
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from airflow_provider_luma.sandbox.gateway import Gateway
+    from airflow_provider_luma.sandbox.memory import Memory
 
 
-def address(gateway: Gateway, request: Request) -> str:
-    """Say where the CDN is for this client, and until when."""
-    seconds = gateway.settings.url_seconds
-    until = f"/until-{gateway.clock() + seconds:.3f}" if seconds else ""
+def address(memory: Memory, request: Request, seconds: float) -> str:
+    """
+    Return where the CDN is for this client.
+
+    :param seconds: for how long the address is good; 0 is for ever.
+    """
+    until = f"/until-{memory.clock() + seconds:.3f}" if seconds else ""
     return f"{request.url.scheme}://{request.url.netloc}/cdn{until}"
 
 
-async def send_file(gateway: Gateway, request: Request) -> Response:
+async def send_file(memory: Memory, request: Request) -> Response:
     """Send a file of a completed generation."""
+    received = memory.note(request)
     if "authorization" in request.headers:
-        gateway.counts["tokens_at_cdn"] += 1
-    gateway.counts["downloads"] += 1
-    if gateway.clock() > request.path_params.get("until", float("inf")):
+        memory.counts["tokens_at_cdn"] += 1
+    memory.counts["downloads"] += 1
+    response = choose(memory, request)
+    received.status = response.status_code
+    return response
+
+
+def choose(memory: Memory, request: Request) -> Response:
+    """Choose what a download is answered with."""
+    if memory.clock() > request.path_params.get("until", float("inf")):
         return PlainTextResponse("Request has expired", 403)
-    generation = gateway.find(request.path_params["task_id"])
+    generation = memory.find(request.path_params["generation_id"])
     file = request.path_params["file"]
     if generation is None or generation.state != "completed":
         return PlainTextResponse("Not Found", 404)
@@ -42,14 +54,14 @@ async def send_file(gateway: Gateway, request: Request) -> Response:
     except KeyError:
         return PlainTextResponse("Not Found", 404)
     kind = "video/mp4" if path.suffix == ".mp4" else "image/jpeg"
-    failure = gateway.weather.cdn_failure()
+    failure = memory.weather.cdn_failure()
     if failure in ("html", "json"):
-        return answers.page(200) if failure == "html" else JSONResponse({"error": "not now"})
+        return page(200) if failure == "html" else JSONResponse({"error": "not now"})
     if failure and failure != "cut":
-        return answers.too_many_requests() if failure == "429" else answers.page(int(failure))
-    if path.suffix == ".mp4" and gateway.settings.video:
-        path = Path(gateway.settings.video)
-    return Sent(path, media_type=kind, ranges=gateway.settings.ranges, cut=failure == "cut")
+        return answers.too_many_requests() if failure == "429" else page(int(failure))
+    if path.suffix == ".mp4" and memory.settings.video:
+        path = Path(memory.settings.video)
+    return Sent(path, media_type=kind, ranges=memory.settings.ranges, cut=failure == "cut")
 
 
 class Sent(FileResponse):
@@ -88,4 +100,4 @@ class Sent(FileResponse):
             some = await file.read(self.size // 20 + 1)
         await send({"type": "http.response.body", "body": some, "more_body": True})
         scope["state"]["close"]()
-        await answers.client_gone(receive)
+        await client_gone(receive)

@@ -9,8 +9,10 @@ import time
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_luma.sandbox.app import create_app
-from airflow_provider_luma.sandbox.gateway import Settings
+from airflow_provider_luma.sandbox.agents import Agents
+from airflow_provider_luma.sandbox.app import app_with
+from airflow_provider_luma.sandbox.gateway import Gateway
+from airflow_provider_luma.sandbox.memory import Memory, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     import uvicorn
     from starlette.applications import Starlette
     from typing_extensions import Self
+
+    from airflow_provider_luma.sandbox.memory import ApiName, ReceivedRequest
+
+KEEP_REQUESTS = 10_000
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -62,7 +68,8 @@ class Sandbox:
 
     def __init__(self, *, port: int = 0, clock: Callable[[], float] = time.monotonic, **settings: Any) -> None:
         self.port = port
-        self.app = create_app(Settings(**settings), clock=clock)
+        self.memory = Memory(Settings(**settings), clock, KEEP_REQUESTS)
+        self.app = app_with(self.memory)
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -82,8 +89,66 @@ class Sandbox:
         self.server.should_exit = True
         self.thread.join()
 
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """What the APIs and the CDN were asked, oldest first: the latest 10,000 requests since the last reset."""
+        return list(self.memory.requests)
+
+    def add_generation(
+        self,
+        prompt: str = "A paper boat",
+        *,
+        api: ApiName = "gateway",
+        generation_id: str = "",
+        state: str = "",
+        seconds: float | None = None,
+        age: float = 0.0,
+        failure_reason: str = "",
+        failure_code: str = "",
+        video_url: str = "",
+        answer: dict[str, Any] | None = None,
+    ) -> str:
+        """
+        Put a generation into the sandbox without submitting it, and return its id; it counts as charged.
+
+        :param prompt: its prompt, in which `[fail]`, `[moderated]`, `[slow]` and `[flaky]` work.
+        :param api: the API that has it, `gateway` or `agents`; the other does not know its id.
+        :param generation_id: its id; a new one, if empty.
+        :param state: a state that it keeps until `finish`: `pending`, `processing`, `completed`, `failed`, or another
+            word, which is sent as it is. If empty, its age decides.
+        :param seconds: how long it takes; the sandbox's own `seconds` if left out.
+        :param age: how many seconds ago it was submitted, 0 by default.
+        :param failure_reason: the reason why it fails; the API's own for `failure_code`, if empty.
+        :param failure_code: the code with which it fails on Luma's own API; `none` is a failure without one.
+        :param video_url: the URL of its video, in place of the sandbox's own.
+        :param answer: fields of the API's JSON that replace those of the answer to a poll.
+        """
+        fields: dict[str, Any] = {
+            "id": generation_id,
+            "fixed_state": state,
+            "seconds": seconds,
+            "age_at_start": age,
+            "video_url": video_url,
+            "answer": answer,
+        }
+        maker = {"gateway": Gateway, "agents": Agents}[api](self.memory)
+        if state == "failed" or failure_reason or failure_code:
+            reason, fields["failure_code"] = maker.failure({"fail": failure_code})
+            fields["failure_reason"] = failure_reason or reason
+        given = {name: value for name, value in fields.items() if value not in (None, "")}
+        return maker.add(prompt, maker.submission(prompt), **given).id
+
+    def finish(self, generation_id: str, *, after: float = 0.0) -> None:
+        """
+        Let a generation end.
+
+        :param after: in how many seconds from now; 0, the default, is at once.
+        :raises KeyError: if there is no such generation.
+        """
+        self.memory.generations[generation_id].finish(after)
+
     def report(self) -> dict[str, Any]:
-        """Say what was submitted, polled and charged, as `GET /sandbox` has it."""
+        """Return what was submitted, polled and charged, as `GET /sandbox` has it."""
         report: dict[str, Any] = json.loads(self.call("GET", "/sandbox"))
         return report
 
@@ -101,7 +166,7 @@ class Sandbox:
         self.call("DELETE", "/sandbox")
 
     def call(self, method: str, path: str, body: str | None = None) -> bytes:
-        """Ask the sandbox something that the gateway itself does not have."""
+        """Make a request that belongs to the sandbox, not to an API."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             connection.request(method, path, body)

@@ -8,24 +8,27 @@ from typing import Any
 
 STATUS_FAILURES = frozenset({"429", "500", "502", "503", "504", "drop", "html", "hang"})
 CDN_FAILURES = frozenset({"403", "429", "500", "503", "cut", "html", "json"})
-# A submission that these refuse is surely not charged; `drop_after_accept` is charged and says nothing.
-SUBMIT_FAILURES = frozenset({"402", "403", "413", "429", "drop_after_accept"})
+# A submission that these refuse is not charged; `drop_after_accept` is charged and gets no answer.
+SUBMIT_FAILURES = frozenset({"402", "403", "413", "422", "429", "busy", "502", "503", "drop_after_accept"})
 
 
 @dataclass
 class Weather:
     """
-    How often calls go wrong; good weather unless told otherwise.
+    How often calls go wrong; never, by default.
 
     :param status: how likely each failure of a status query is, single or batch: `429`, `500`, `502`, `503`, `504`,
         `drop` (connection cut), `html` (200 with a page) or `hang` (no answer), each 0 to 1, 1 in total at most.
-    :param submit: how likely each failure of a submission is: `402`, `403`, `413`, `429` (not accepted), or
-        `drop_after_accept` (accepted and charged, then the connection cut).
+    :param submit: how likely each failure of a submission is: `402`, `403`, `413`, `422`, `429`, `502`, `503`, `busy`
+        (429, too many running generations), all not accepted, or `drop_after_accept` (accepted and charged, then the
+        connection cut).
     :param cdn: how likely each failure of a file's download is: `403`, `429`, `500`, `503`, `html` or `json` (200 with
         that), or `cut` (a twentieth of the file, then the connection is closed).
     :param down: every call gets its connection cut.
     :param revoked: every token is refused with 401.
     :param hang_seconds: how long a status query that hangs is kept waiting, 30 by default.
+    :param retry_after: seconds to wait that a 429 by chance names; 0, the default, is none from the gateway and 1 from
+        Luma's own API.
     :param seed: makes the chances repeatable.
     """
 
@@ -35,10 +38,11 @@ class Weather:
     down: bool = False
     revoked: bool = False
     hang_seconds: float = 30.0
+    retry_after: int = 0
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a forecast that could not happen."""
+        """Refuse weather that could not happen."""
         for name, chances, known in (
             ("status", self.status, STATUS_FAILURES),
             ("submit", self.submit, SUBMIT_FAILURES),
@@ -66,15 +70,15 @@ class Weather:
             raise ValueError(str(error)) from error
 
     def status_failure(self) -> str | None:
-        """Say which failure this status query meets, or None."""
+        """Return which failure this status query meets, or None."""
         return self.draw(self.status)
 
     def submit_failure(self) -> str | None:
-        """Say which failure this submission meets, or None."""
+        """Return which failure this submission meets, or None."""
         return self.draw(self.submit)
 
     def cdn_failure(self) -> str | None:
-        """Say which failure this download meets, or None."""
+        """Return which failure this download meets, or None."""
         return self.draw(self.cdn)
 
     def draw(self, chances: dict[str, float]) -> str | None:

@@ -134,7 +134,7 @@ class TestGatewayInTrouble:
 
     def test_a_request_that_the_gateway_rejects_is_not_sent_again(self, client, sandbox):
         with pytest.raises(LumaInvalidRequest):
-            client.submit(PROMPT, extra_body={"aspect_ratio": 7})
+            client.submit(PROMPT, image_url="nonsense")
         assert sandbox.report()["requests"] == 1
 
 
@@ -186,7 +186,7 @@ class TestAnswers:
 
     def test_a_slow_listener_does_not_make_a_complete_answer_late(self):
         class Slow:
-            def before_send(self):
+            def before_send(self, sent):
                 time.sleep(0.6)
 
             def rejected(self):

@@ -187,13 +187,17 @@ class TestConnectionForm:
         def field(label, **rest):
             return label, rest["default"]
 
-        fields = SimpleNamespace(IntegerField=field, BooleanField=field)
+        fields = SimpleNamespace(IntegerField=field, BooleanField=field, StringField=field)
         monkeypatch.setitem(sys.modules, "wtforms", fields)
-        monkeypatch.setitem(sys.modules, "wtforms.validators", SimpleNamespace(Optional=object))
+        monkeypatch.setitem(sys.modules, "wtforms.validators", SimpleNamespace(Optional=object, any_of=list))
         widgets = LumaHook.get_connection_form_widgets()
-        assert widgets == {"timeout": ("Timeout (seconds)", 30), "verify": ("Verify TLS", True)}
+        assert widgets == {
+            "api": ("API", None),
+            "timeout": ("Timeout (seconds)", 30),
+            "verify": ("Verify TLS", True),
+        }
         behaviour = LumaHook.get_ui_field_behaviour()
-        assert behaviour["relabeling"] == {"host": "Gateway", "password": "API token"}
+        assert behaviour["relabeling"] == {"host": "Host", "password": "API token"}
         assert set(behaviour) == {"hidden_fields", "relabeling", "placeholders"}
 
 

@@ -169,7 +169,7 @@ class TestDagParsing:
         ("arguments", "message"),
         [
             ({}, "needs a user_prompt"),
-            ({"user_prompt": "ab"}, "3 to 5,000 characters"),
+            ({"user_prompt": "x" * 6001}, "3 to 5,000 characters"),
             ({"user_prompt": PROMPT, "loop": "perhaps"}, "loop must be True or False"),
             ({"user_prompt": PROMPT, "extra_body": {"user_prompt": "x"}}, "Given twice"),
             ({"user_prompt": "{{ params.prompt }}", "duration": 5}, "duration must be a string"),

@@ -13,48 +13,23 @@ import sys
 import threading
 from http.client import HTTPConnection, IncompleteRead, RemoteDisconnected
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from airflow_provider_luma.sandbox import Sandbox
 from airflow_provider_luma.sandbox.__main__ import main
-from airflow_provider_luma.sandbox.answers import Cut
 from airflow_provider_luma.sandbox.clips import CLIPS, FOLDER, pick
+from airflow_provider_luma.sandbox.failures import Cut
+from tests.support import far_end
+from tests.support.far_end import Answer, Clock
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TOKEN = {"Authorization": "Bearer sk-test"}
 
 
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    content: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.content)
-
-
-class Clock:
-    """A clock that moves when told."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def call(sandbox, method, path, body=None, *, headers=TOKEN, timeout=10.0) -> Answer:
-    connection = HTTPConnection("127.0.0.1", sandbox.port, timeout=timeout)
-    content = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
-    try:
-        connection.request(method, path, content, headers)
-        response = connection.getresponse()
-        headers = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, headers, response.read())
-    finally:
-        connection.close()
+    return far_end.call(sandbox, method, path, body, headers=headers, timeout=timeout)
 
 
 def submit(sandbox, prompt="a paper boat crosses a puddle", **fields) -> Answer:
@@ -67,6 +42,11 @@ def submitted_id(sandbox, prompt="a paper boat crosses a puddle") -> str:
 
 def query(sandbox, task_id) -> Answer:
     return call(sandbox, "GET", f"/luma/generations/{task_id}")
+
+
+def agents_query(sandbox, generation_id) -> Any:
+    headers = {"Authorization": "Bearer luma-api-test"}
+    return call(sandbox, "GET", f"/v1/generations/{generation_id}", headers=headers).json
 
 
 def fixture(name) -> Any:
@@ -105,7 +85,7 @@ def slow_sandbox(clock):
 
 
 @pytest.mark.parametrize("submit_shape", ["flat", "envelope", "bare"])
-def test_submit_shapes(submit_shape):
+def test_a_submission_is_answered_in_the_shape_that_is_set(submit_shape):
     """A submission is answered in the shape that was asked for, as the contract has it."""
     with Sandbox(submit_shape=submit_shape) as sandbox:
         answer = submit(sandbox)
@@ -116,7 +96,7 @@ def test_submit_shapes(submit_shape):
         assert task_id in answer.content.decode()
 
 
-def test_life(slow_sandbox, clock):
+def test_a_generation_is_pending_then_processing_then_completed(slow_sandbox, clock):
     """A generation is pending for a fifth of its time, then processing, then completed."""
     task_id = submitted_id(slow_sandbox)
 
@@ -133,7 +113,7 @@ def test_life(slow_sandbox, clock):
     assert shape(completed) == shape(fixture("get_completed.json"))
 
 
-def test_slow(slow_sandbox, clock):
+def test_slow_takes_ten_times_as_long(slow_sandbox, clock):
     """`[slow]` takes ten times as long."""
     task_id = submitted_id(slow_sandbox, "a snail [slow]")
 
@@ -147,7 +127,7 @@ def test_slow(slow_sandbox, clock):
     ("word", "reason"),
     [("[fail]", "Job failed"), ("[Moderated]", "Advanced prompt moderation failed")],
 )
-def test_failures(slow_sandbox, clock, word, reason):
+def test_fail_and_moderated_end_as_failed_and_are_refunded(slow_sandbox, clock, word, reason):
     """`[fail]` and `[moderated]` end as failed and are refunded, and not before."""
     task_id = submitted_id(slow_sandbox, f"a {word} boat")
     assert slow_sandbox.report()["refunded"] == 0
@@ -161,7 +141,7 @@ def test_failures(slow_sandbox, clock, word, reason):
     assert (report["charged"], report["refunded"]) == (1, 1)
 
 
-def test_429(sandbox):
+def test_429_is_refused_twice_then_accepted(sandbox):
     """`[429]` is refused twice with a second to wait, and then accepted."""
     answers = [submit(sandbox, "a boat [429]") for _ in range(3)]
 
@@ -171,7 +151,7 @@ def test_429(sandbox):
     assert (report["charged"], report["refused"]) == (1, 2)
 
 
-def test_429_seconds(sandbox):
+def test_429_with_seconds_is_refused_once(sandbox):
     """`[429:7]` is refused once, with 7 seconds to wait."""
     answers = [submit(sandbox, "a boat [429:7]") for _ in range(2)]
 
@@ -179,7 +159,7 @@ def test_429_seconds(sandbox):
     assert answers[0].headers["retry-after"] == "7"
 
 
-def test_500(sandbox):
+def test_500_is_not_charged(sandbox):
     """`[500]` is answered with a page and not charged."""
     answer = submit(sandbox, "a boat [500]")
 
@@ -188,7 +168,7 @@ def test_500(sandbox):
     assert sandbox.report()["charged"] == 0
 
 
-def test_html(sandbox):
+def test_html_is_charged_and_answered_with_a_page(sandbox):
     """`[html]` is charged, and answered 200 with a page."""
     answer = submit(sandbox, "a boat [html]")
 
@@ -197,7 +177,7 @@ def test_html(sandbox):
     assert sandbox.report()["charged"] == 1
 
 
-def test_drop(sandbox, caplog):
+def test_drop_is_charged_and_the_connection_is_cut(sandbox, caplog):
     """`[drop]` is charged, then the connection is cut without a word in the log."""
     with pytest.raises(RemoteDisconnected):
         submit(sandbox, "a boat [drop]")
@@ -206,7 +186,7 @@ def test_drop(sandbox, caplog):
     assert not caplog.records
 
 
-def test_hang():
+def test_hang_is_charged_and_never_answered():
     """`[hang]` is charged and never answered, and does not hold up the end of the sandbox."""
     with Sandbox(seconds=0) as sandbox:
         with pytest.raises(TimeoutError):
@@ -222,7 +202,7 @@ def test_hang():
     connection.close()
 
 
-def test_flaky(sandbox):
+def test_every_second_query_of_a_flaky_one_fails(sandbox):
     """`[flaky]` is answered 502 with a page on every second status query."""
     task_id = submitted_id(sandbox, "a boat [flaky]")
 
@@ -232,7 +212,7 @@ def test_flaky(sandbox):
     assert answers[1].headers["content-type"].startswith("text/html")
 
 
-def test_extend(sandbox):
+def test_an_extension_is_a_generation_of_its_own(sandbox):
     """An extension is a generation of its own that knows its parent, and the words work in it too."""
     parent = submitted_id(sandbox)
 
@@ -244,7 +224,7 @@ def test_extend(sandbox):
     assert query(sandbox, extension.json["id"]).json["state"] == "failed"
 
 
-def test_extend_refused(slow_sandbox):
+def test_only_a_completed_generation_can_be_extended(slow_sandbox):
     """Neither an unknown generation nor an unfinished one can be extended."""
     body = {"user_prompt": "on it goes"}
     unfinished = submitted_id(slow_sandbox)
@@ -274,7 +254,7 @@ def test_extend_refused(slow_sandbox):
         pytest.param({"user_prompt": "a boat", "loop": True, "image_end_url": "https://e.com/a.png"}, id="loop-end"),
     ],
 )
-def test_bad_requests(sandbox, body):
+def test_a_bad_submission_is_refused_and_not_charged(sandbox, body):
     """What the gateway does not take is refused with 400 and not charged."""
     answer = call(sandbox, "POST", "/luma/generations", body)
 
@@ -295,12 +275,12 @@ def test_bad_requests(sandbox, body):
     ],
     ids=["shortest", "longest", "image-alone", "new-fields"],
 )
-def test_good_requests(sandbox, body):
-    """A prompt, an image alone and fields that nobody knows yet are accepted."""
+def test_a_prompt_an_image_alone_and_new_fields_are_accepted(sandbox, body):
+    """A prompt, an image alone and fields that are not known yet are accepted."""
     assert call(sandbox, "POST", "/luma/generations", body).status == 200
 
 
-def test_any_token(sandbox):
+def test_any_token_is_accepted_but_none_is_not(sandbox):
     """Any token will do, but none will not."""
     assert submit(sandbox).status == 200
     for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Basic abc"}):
@@ -309,8 +289,8 @@ def test_any_token(sandbox):
         assert shape(refused.json) == shape(fixture("error_openai.json"))
 
 
-def test_one_token():
-    """With a token of its own the sandbox takes no other, and never tells it."""
+def test_a_token_of_its_own_is_the_only_one():
+    """With a token of its own the sandbox takes no other, and the report does not show it."""
     with Sandbox(token="sk-test") as sandbox:
         assert submit(sandbox).status == 200
         other = {"Authorization": "Bearer sk-other"}
@@ -318,14 +298,14 @@ def test_one_token():
         assert "sk-" not in json.dumps(sandbox.report())
 
 
-def test_unknown_id(sandbox):
+def test_an_unknown_id_is_answered_400(sandbox):
     """An unknown id is answered as the contract has it."""
     answer = query(sandbox, "unknown")
 
     assert (answer.status, answer.json) == (400, fixture("error_task.json"))
 
 
-def test_visible_after(clock):
+def test_a_new_id_can_be_unknown_for_a_while(clock):
     """A new id can be unknown for a while."""
     with Sandbox(seconds=0, visible_after=3, clock=clock) as sandbox:
         task_id = submitted_id(sandbox)
@@ -335,7 +315,7 @@ def test_visible_after(clock):
         assert query(sandbox, task_id).status == 200
 
 
-def test_batch_list(sandbox):
+def test_a_batch_is_answered_in_another_order_without_the_unknown(sandbox):
     """A batch is answered in another order, each id once and without the unknown ones."""
     first, second = submitted_id(sandbox), submitted_id(sandbox)
 
@@ -345,14 +325,14 @@ def test_batch_list(sandbox):
     assert shape(answer.json[0]) == shape(fixture("get_completed.json"))
 
 
-def test_batch_envelope(clock):
+def test_a_batch_in_an_envelope_has_the_status_of_each(clock):
     """In an envelope, a generation comes with its status, and without its body before the start and on failure."""
     with Sandbox(batch_shape="envelope", clock=clock) as sandbox:
         ids = [submitted_id(sandbox, "a boat"), submitted_id(sandbox, "a [fail] boat")]
         clock.now += 5
         ids.append(submitted_id(sandbox, "a boat [slow]"))
 
-        def told() -> list[tuple[str, str]]:
+        def statuses() -> list[tuple[str, str]]:
             answer = call(sandbox, "POST", "/luma/tasks", {"ids": ids}).json
             known = {
                 (task["status"], shape(task)["data"] == "NoneType") for task in fixture("tasks_envelope.json")["data"]
@@ -361,18 +341,18 @@ def test_batch_envelope(clock):
             assert shape(answer["data"][0]).keys() == shape(fixture("tasks_envelope.json")["data"][0]).keys()
             return [(task["status"], task["fail_reason"]) for task in reversed(answer["data"])]
 
-        assert told() == [("IN_PROGRESS", ""), ("IN_PROGRESS", ""), ("NOT_START", "")]
+        assert statuses() == [("IN_PROGRESS", ""), ("IN_PROGRESS", ""), ("NOT_START", "")]
         clock.now += 5
-        assert told() == [("SUCCESS", ""), ("FAILURE", "Job failed"), ("NOT_START", "")]
+        assert statuses() == [("SUCCESS", ""), ("FAILURE", "Job failed"), ("NOT_START", "")]
 
 
-def test_batch_none():
+def test_a_gateway_without_the_batch_call_answers_404():
     """A gateway without the batch call answers 404."""
     with Sandbox(batch_shape="none") as sandbox:
         assert call(sandbox, "POST", "/luma/tasks", {"ids": []}).status == 404
 
 
-def test_batch_limit():
+def test_more_ids_than_the_limit_are_refused():
     """More ids than the limit are refused."""
     with Sandbox(batch_limit=2) as sandbox:
         assert call(sandbox, "POST", "/luma/tasks", {"ids": ["a", "b"]}).status == 200
@@ -380,12 +360,12 @@ def test_batch_limit():
 
 
 @pytest.mark.parametrize("body", [b"", [], {}, {"ids": "abc"}, {"ids": [1]}], ids=str)
-def test_bad_batch(sandbox, body):
+def test_a_batch_that_is_no_list_of_ids_is_refused(sandbox, body):
     """A batch that is no list of ids is refused."""
     assert call(sandbox, "POST", "/luma/tasks", body).status == 400
 
 
-def test_prefix():
+def test_the_gateway_can_be_under_a_path_as_well():
     """The four calls can be under a path as well."""
     with Sandbox(prefix="/v1/") as sandbox:
         task_id = call(sandbox, "POST", "/v1/luma/generations", {"user_prompt": "a boat"}).json["id"]
@@ -394,7 +374,7 @@ def test_prefix():
         assert query(sandbox, task_id).status == 200
 
 
-def test_unknown_path(sandbox):
+def test_another_path_is_not_found(sandbox):
     """Any other path is not found."""
     answer = call(sandbox, "GET", "/luma/account")
 
@@ -411,7 +391,7 @@ def test_unknown_path(sandbox):
         ("last_frame.jpg", "image/jpeg"),
     ],
 )
-def test_cdn(sandbox, file, kind):
+def test_each_file_is_sent_whole_and_in_part(sandbox, file, kind):
     """Every file of a completed generation is there, whole and in part."""
     path = f"/cdn/{submitted_id(sandbox)}/{file}"
 
@@ -428,7 +408,7 @@ def test_cdn(sandbox, file, kind):
     assert sandbox.report()["tokens_at_cdn"] == 0
 
 
-def test_cdn_addresses(sandbox):
+def test_the_files_are_on_the_host_that_was_asked(sandbox):
     """A completed generation says where its files are, on the host that the client asked."""
     task_id = submitted_id(sandbox)
 
@@ -438,7 +418,7 @@ def test_cdn_addresses(sandbox):
     assert elsewhere["last_frame"]["url"] == f"http://luma.test:99/cdn/{task_id}/last_frame.jpg"
 
 
-def test_cdn_unfinished(slow_sandbox, clock):
+def test_an_unfinished_generation_has_no_files(slow_sandbox, clock):
     """Before its end a generation has no files, and an unknown file is never there."""
     task_id = submitted_id(slow_sandbox)
 
@@ -447,14 +427,14 @@ def test_cdn_unfinished(slow_sandbox, clock):
     assert call(slow_sandbox, "GET", f"/cdn/{task_id}/boat.mp4").status == 404
 
 
-def test_cdn_token(sandbox):
+def test_a_token_at_the_cdn_is_noticed(sandbox):
     """A token that reaches the CDN is noticed."""
     call(sandbox, "GET", f"/cdn/{submitted_id(sandbox)}/thumbnail.jpg", headers=TOKEN)
 
     assert sandbox.report()["tokens_at_cdn"] == 1
 
 
-def test_cdn_expires(clock):
+def test_the_url_of_a_file_can_expire(clock):
     """A file's URL can be good for some seconds only; a later answer has a later one."""
     with Sandbox(seconds=0, url_seconds=10, clock=clock) as sandbox:
         task_id = submitted_id(sandbox)
@@ -466,7 +446,7 @@ def test_cdn_expires(clock):
         assert call(sandbox, "GET", again, headers={}).status == 200
 
 
-def test_cdn_own_video(tmp_path):
+def test_the_video_can_be_a_file_of_ones_own(tmp_path):
     """A file of the user's own can be the video, and files can be sent only whole."""
     video = tmp_path / "video.mp4"
     video.write_bytes(b"ftyp" * 1000)
@@ -487,14 +467,14 @@ def test_cdn_own_video(tmp_path):
         ("json", 200, "application/json"),
     ],
 )
-def test_cdn_weather(failure, status, kind, sandbox):
+def test_downloads_fail_by_chance(failure, status, kind, sandbox):
     """A download can meet trouble."""
     sandbox.weather(cdn={failure: 1})
     answer = call(sandbox, "GET", f"/cdn/{submitted_id(sandbox)}/video.mp4", headers={})
     assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (status, kind)
 
 
-def test_cdn_cut(sandbox):
+def test_a_download_can_be_cut_and_goes_on_from_anywhere(sandbox):
     """A download can be cut after a twentieth of the file, and goes on from wherever it is asked to."""
     path = f"/cdn/{submitted_id(sandbox)}/video.mp4"
     whole = call(sandbox, "GET", path, headers={}).content
@@ -505,7 +485,7 @@ def test_cdn_cut(sandbox):
         assert caught.value.partial == whole[start : start + len(whole) // 20 + 1]
 
 
-def test_clips(sandbox):
+def test_the_clips_are_small_and_of_the_size_that_is_said(sandbox):
     """The clips are small, H.264, and of the size that the gateway says."""
     for clip in CLIPS:
         video = clip.path("video.mp4").read_bytes()
@@ -523,7 +503,7 @@ def test_clips(sandbox):
     }
 
 
-def test_same_clip():
+def test_the_same_prompt_gives_the_same_clip():
     """The same prompt gives the same clip, and every clip is given."""
     prompts = [f"prompt {number}" for number in range(30)]
 
@@ -532,12 +512,12 @@ def test_same_clip():
 
 
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip.name)
-def test_named_clip(clip):
+def test_a_prompt_that_names_a_clip_gets_it(clip):
     """A prompt that names a clip gets it."""
     assert pick(f"[fail] {clip.name.upper()}, please") is clip
 
 
-def test_report(sandbox):
+def test_the_report_says_what_was_asked_and_what_it_cost(sandbox):
     """The report says what was asked, by whom, and what it cost."""
     image = "data:image/png;base64," + "A" * 1000
     task_id = submit(sandbox, "a boat", image_url=image, brand_new_field=[1]).json["id"]
@@ -564,6 +544,7 @@ def test_report(sandbox):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", generation.pop("submitted_at"))
     assert generation == {
         "id": task_id,
+        "api": "gateway",
         "prompt": "a boat",
         "state": "completed",
         "failure_reason": None,
@@ -577,7 +558,122 @@ def test_report(sandbox):
     }
 
 
-def test_at_once():
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [("400", 400), ("402", 402), ("403", 403), ("413", 413), ("422", 422), ("502", 502), ("503", 503), ("busy", 429)],
+)
+def test_a_status_in_a_prompt_refuses_it(word, status, sandbox):
+    """Every word that refuses on Luma's own API refuses here, too."""
+    assert submit(sandbox, f"a boat [{word}]").status == status
+    assert sandbox.report()["charged"] == 0
+
+
+def test_proxy_is_charged_and_answered_502_with_a_page(sandbox):
+    """`[proxy]` is what a proxy in between does to a submission that was accepted."""
+    answer = submit(sandbox, "a boat [proxy]")
+
+    assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (502, "text/html")
+    assert sandbox.report()["charged"] == 1
+
+
+class TestAddGeneration:
+    def test_it_is_there_as_if_it_had_been_submitted(self, sandbox):
+        generation_id = sandbox.add_generation("a paper boat")
+
+        assert shape(query(sandbox, generation_id).json) == shape(fixture("get_completed.json"))
+        (generation,) = sandbox.report()["generations"]
+        assert (generation["prompt"], generation["body"]) == ("a paper boat", {"user_prompt": "a paper boat"})
+        assert (sandbox.report()["charged"], sandbox.report()["requests"]) == (1, 1)
+
+    def test_the_words_in_its_prompt_work(self, sandbox):
+        failed = query(sandbox, sandbox.add_generation("[moderated]")).json
+
+        assert (failed["state"], failed["failure_reason"]) == ("failed", "Advanced prompt moderation failed")
+
+    @pytest.mark.parametrize("state", ["pending", "processing", "completed", "failed", "dreaming"])
+    def test_it_keeps_the_state_that_it_is_given(self, state, sandbox):
+        assert query(sandbox, sandbox.add_generation(state=state)).json["state"] == state
+
+    def test_luma_calls_pending_queued(self, sandbox):
+        answer = agents_query(sandbox, sandbox.add_generation(api="agents", state="pending"))
+
+        assert shape(answer) == shape(fixture("agents/get_queued.json"))
+        assert answer["state"] == "queued"
+
+    def test_it_fails_for_the_reason_that_it_is_given(self, sandbox):
+        gateway = sandbox.add_generation(failure_reason="No")
+        agents = sandbox.add_generation(api="agents", failure_code="solar_flare", failure_reason="No")
+        uncoded = sandbox.add_generation(api="agents", state="failed", failure_code="none")
+
+        assert query(sandbox, gateway).json["failure_reason"] == "No"
+        failures = [agents_query(sandbox, one) for one in (agents, uncoded)]
+        assert [one["state"] for one in failures] == ["failed", "failed"]
+        assert [one["failure_code"] for one in failures] == ["solar_flare", None]
+        assert failures[0]["failure_reason"] == "No"
+
+    def test_it_can_be_old_and_take_its_time(self, slow_sandbox, clock):
+        generation_id = slow_sandbox.add_generation(seconds=100, age=90)
+
+        assert query(slow_sandbox, generation_id).json["estimate_wait_seconds"] == 10
+        clock.now += 10
+        assert query(slow_sandbox, generation_id).json["state"] == "completed"
+
+    def test_its_id_its_url_and_any_field_of_the_answer_can_be_given(self, sandbox):
+        url = "https://cdn.example.com/boat.mp4"
+        given = sandbox.add_generation(generation_id="task-1", video_url=url, answer={"thumbnail": None})
+
+        answer = query(sandbox, "task-1").json
+        assert given == answer["id"] == "task-1"
+        assert (answer["video"]["url"], answer["video"]["download_url"], answer["thumbnail"]) == (url, url, None)
+
+    def test_it_runs_until_the_test_ends_it(self, slow_sandbox, clock):
+        generation_id = slow_sandbox.add_generation(state="processing")
+        clock.now += 1000
+        assert query(slow_sandbox, generation_id).json["state"] == "processing"
+        slow_sandbox.finish(generation_id, after=5)
+        clock.now += 4
+        assert query(slow_sandbox, generation_id).json["state"] == "processing"
+        clock.now += 1
+        assert query(slow_sandbox, generation_id).json["state"] == "completed"
+
+    def test_a_submitted_one_can_be_ended_too(self, slow_sandbox):
+        generation_id = submitted_id(slow_sandbox, "a boat [fail]")
+        slow_sandbox.finish(generation_id)
+
+        assert query(slow_sandbox, generation_id).json["state"] == "failed"
+
+
+class TestRequests:
+    def test_it_has_what_was_asked_in_order(self, sandbox):
+        image = "data:image/png;base64," + "A" * 1000
+        generation_id = submit(sandbox, image_url=image).json["id"]
+        call(sandbox, "POST", "/luma/tasks", {"ids": [generation_id]})
+        call(sandbox, "GET", f"/cdn/{generation_id}/video.mp4", headers={"Range": "bytes=5-"})
+        call(sandbox, "GET", "/v1/files?limit=1")
+
+        submitted, polled, downloaded, listed = sandbox.requests
+        assert (submitted.method, submitted.path, submitted.status) == ("POST", "/luma/generations", 200)
+        assert submitted.body["image_url"] == image
+        assert (polled.path, polled.body) == ("/luma/tasks", {"ids": [generation_id]})
+        assert (downloaded.headers["range"], downloaded.body) == ("bytes=5-", None)
+        assert (listed.path, listed.query, listed.status) == ("/v1/files", "limit=1", 401)
+
+    def test_it_does_not_show_the_token(self, sandbox):
+        submit(sandbox)
+        call(sandbox, "GET", "/luma/generations/1", headers={"Authorization": "sk-test"})
+
+        assert [request.headers["authorization"] for request in sandbox.requests] == ["Bearer ***", "***"]
+        assert "sk-test" not in str(sandbox.requests)
+
+    def test_a_request_whose_connection_is_cut_has_no_status(self, sandbox):
+        with pytest.raises(RemoteDisconnected):
+            submit(sandbox, "a boat [drop]")
+
+        (request,) = sandbox.requests
+        assert (request.body["user_prompt"], request.status) == ("a boat [drop]", None)
+
+
+def test_the_report_has_the_most_calls_at_once():
     """The report says how many calls there were at the same time."""
     with Sandbox(latency=0.3) as sandbox:
         threads = [threading.Thread(target=submit, args=(sandbox,)) for _ in range(5)]
@@ -589,7 +685,7 @@ def test_at_once():
         assert sandbox.report()["at_once"] == 5
 
 
-def test_reset(sandbox):
+def test_a_reset_forgets_everything(sandbox):
     """A reset forgets everything, the weather too."""
     submit(sandbox)
     sandbox.weather(revoked=True)
@@ -597,10 +693,11 @@ def test_reset(sandbox):
     sandbox.reset()
 
     assert sandbox.report()["requests"] == 0
+    assert sandbox.requests == []
     assert submit(sandbox).status == 200
 
 
-def test_page(sandbox):
+def test_a_browser_gets_a_page_without_what_was_submitted(sandbox):
     """A browser gets a page of its own, which holds nothing that anybody submitted and loads nothing from elsewhere."""
     submit(sandbox, "<script>alert(1)</script>")
 
@@ -613,8 +710,8 @@ def test_page(sandbox):
     assert not re.search(r"(src|href)=[\"']https?:", page)
 
 
-@pytest.mark.parametrize("failure", ["402", "403", "413", "429"])
-def test_weather_refuses(sandbox, failure):
+@pytest.mark.parametrize("failure", ["402", "403", "413", "422", "429", "502", "503"])
+def test_submissions_are_refused_by_chance(sandbox, failure):
     """Submissions can be refused by chance, and are then not charged."""
     sandbox.weather(submit={failure: 1})
 
@@ -622,7 +719,7 @@ def test_weather_refuses(sandbox, failure):
     assert sandbox.report()["charged"] == 0
 
 
-def test_weather_drops(sandbox):
+def test_submissions_are_charged_and_cut_by_chance(sandbox):
     """Submissions can be charged and then cut, by chance."""
     sandbox.weather(submit={"drop_after_accept": 1})
     with pytest.raises(RemoteDisconnected):
@@ -631,7 +728,7 @@ def test_weather_drops(sandbox):
 
 
 @pytest.mark.parametrize("failure", ["429", "500", "502", "503", "504"])
-def test_weather_status(sandbox, failure):
+def test_queries_are_answered_with_an_error_by_chance(sandbox, failure):
     """Status queries, single and batch, can be answered with an error by chance."""
     task_id = submitted_id(sandbox)
     sandbox.weather(status={failure: 1})
@@ -641,7 +738,7 @@ def test_weather_status(sandbox, failure):
     assert submit(sandbox).status == 200
 
 
-def test_weather_silence(sandbox):
+def test_queries_are_cut_or_left_hanging_by_chance(sandbox):
     """Status queries can be cut, answered with a page, or left hanging."""
     task_id = submitted_id(sandbox)
     sandbox.weather(status={"html": 1})
@@ -657,7 +754,7 @@ def test_weather_silence(sandbox):
         call(sandbox, "GET", f"/luma/generations/{task_id}", timeout=0.2)
 
 
-def test_weather_seed(sandbox):
+def test_the_same_seed_brings_the_same_weather(sandbox):
     """The same seed brings the same weather."""
     task_id = submitted_id(sandbox)
 
@@ -670,7 +767,7 @@ def test_weather_seed(sandbox):
     assert forecast() == first
 
 
-def test_down(sandbox):
+def test_a_gateway_that_is_down_cuts_every_connection(sandbox):
     """A gateway that is down cuts every connection, until the weather is good again."""
     sandbox.weather(down=True)
     with pytest.raises((RemoteDisconnected, ConnectionResetError)):
@@ -680,7 +777,7 @@ def test_down(sandbox):
     assert sandbox.report()["charged"] == 1
 
 
-def test_revoked(sandbox):
+def test_a_revoked_token_is_refused_everywhere(sandbox):
     """A revoked token is refused everywhere."""
     task_id = submitted_id(sandbox)
     sandbox.weather(revoked=True)
@@ -693,19 +790,19 @@ def test_revoked(sandbox):
     [{"snow": 1}, {"status": {"418": 1}}, {"submit": {"500": 1}}, {"status": {"429": 0.6, "500": 0.6}}, {"status": 1}],
     ids=str,
 )
-def test_impossible_weather(sandbox, weather):
+def test_impossible_weather_is_refused(sandbox, weather):
     """Weather that cannot be is refused."""
     with pytest.raises(ValueError, match="invalid_request"):
         sandbox.weather(**weather)
 
 
 @pytest.mark.parametrize("body", [b"{", []], ids=str)
-def test_no_weather(sandbox, body):
+def test_weather_that_is_no_json_object_is_refused(sandbox, body):
     """What is no JSON object is no weather."""
     assert call(sandbox, "POST", "/sandbox/weather", body).status == 400
 
 
-def test_another_server():
+def test_a_server_that_cannot_cut_connections_says_so():
     """A server whose connections cannot be cut says so instead of answering."""
 
     async def receive():
@@ -732,11 +829,13 @@ def start(*options: str) -> tuple[subprocess.Popen[str], str]:
     return process, process.stdout.readline()
 
 
-def test_command_line():
+def test_the_command_says_where_it_listens_and_ends_in_silence():
     """The command says where it listens, and an interrupt ends it in silence, whoever is still waiting."""
     process, line = start("--port", "0", "--seconds", "0", "--submit-shape", "bare")
     with process:
-        found = re.search(r"Luma sandbox on http://127\.0\.0\.1:(\d+) · token: any · ", line)
+        found = re.search(r"Luma sandbox on http://127\.0\.0\.1:(\d+) · token: any \(luma-api-\.\.\. in /v1\) · ", line)
+        if not found:
+            process.kill()
         assert found, line
         with socket.create_connection(("127.0.0.1", int(found[1])), timeout=10) as waiting:
             body = b'{"user_prompt": "a boat [hang]"}'
@@ -756,7 +855,7 @@ def test_command_line():
         assert process.stdout.read() == process.stderr.read() == ""
 
 
-def test_port_in_use(sandbox, capsys):
+def test_a_port_in_use_is_one_line_on_stderr(sandbox, capsys):
     """A port that is taken is one line on stderr, not a traceback."""
     assert main(["--port", str(sandbox.port)]) == 1
 
@@ -765,8 +864,8 @@ def test_port_in_use(sandbox, capsys):
     assert err.startswith("The sandbox cannot listen on 127.0.0.1 port")
 
 
-def test_open_to_the_network():
-    """Listening beyond this machine is done when told, with a warning."""
+def test_listening_to_the_network_is_warned_about():
+    """Listening beyond this machine is done when asked for, with a warning."""
     process, line = start("--port", "0", "--host", "0.0.0.0")  # noqa: S104
     with process:
         assert line.startswith("Luma sandbox on http://0.0.0.0:")

@@ -25,6 +25,13 @@ from tests.support.samples import PROMPT, TOKEN
 from tests.support.tries import Killed, Store, Task
 
 
+def forget_api(store):
+    """Make the record one of an earlier version, which did not say which API the submission went to."""
+    record = store.get(STORE_KEY)
+    del record["api"]
+    store.set(STORE_KEY, record)
+
+
 @pytest.fixture
 def store():
     return Store()
@@ -303,6 +310,7 @@ class TestUnknownGeneration:
             store.kill_after = lambda record: record.get("generation_id")
             with pytest.raises(Killed):
                 task.run()
+        forget_api(store)
         with Sandbox(seconds=0) as other:
             connect(host=other.url, password=TOKEN)
             with pytest.raises(LumaNotFound):
@@ -329,6 +337,7 @@ class TestUnknownGeneration:
             task.run()
         submitted = task.xcoms["return_value"]
         store.set(STORE_KEY, {**store.get(STORE_KEY), "submitted_at": "2026-01-01T00:00:00+00:00"})
+        forget_api(store)
         task.clear()
         with far_end(b"HTTP/1.1 " + answer) as (url, requests):
             connect(host=url, password=TOKEN)
@@ -336,6 +345,66 @@ class TestUnknownGeneration:
                 task.run()
         assert [request[:4] for request in requests] == [b"GET "]
         assert task.xcoms["return_value"] == submitted
+
+
+class TestElsewhere:
+    """A connection that leads to another API than the one that an earlier try submitted to."""
+
+    @pytest.fixture
+    def moved(self, connect, store):
+        """Give a task whose earlier try was killed after it submitted, and where its connection leads now."""
+        task = Task(store, wait_for_completion=True)
+        with Sandbox(seconds=0) as first, Sandbox(seconds=0) as second:
+            connect(host=first.url, password=TOKEN)
+            store.kill_after = lambda record: record.get("generation_id")
+            with pytest.raises(Killed):
+                task.run()
+            connect(host=second.url, password=TOKEN)
+            yield task, first, second
+
+    def test_retry(self, moved, store):
+        """A retry resumes nothing there and pays for nothing: the task fails, and says what to do."""
+        task, first, second = moved
+        generation_id = store.get(STORE_KEY)["generation_id"]
+        said = f"submitted generation {generation_id} to gateway {first.url}, .* leads to gateway {second.url}"
+        with pytest.raises(AirflowFailException, match=f"{said}.*Clear the task to submit and pay there"):
+            task.run()
+        assert second.report()["requests"] == 0
+
+    def test_cleared(self, moved, caplog, capsys):
+        """A person who clears the task pays there, which the log says."""
+        task, first, second = moved
+        task.clear()
+        with caplog.at_level(logging.WARNING):
+            assert task.run()
+        assert (first.report()["charged"], second.report()["charged"]) == (1, 1)
+        assert (
+            "which does not have it. The task was cleared: submitting there." in capsys.readouterr().out + caplog.text
+        )
+
+    def test_back(self, moved, connect, store):
+        """And where the connection leads back, the task goes on with what it has paid."""
+        task, first, _ = moved
+        connect(host=first.url, password=TOKEN)
+        assert task.run() == store.get(STORE_KEY)["generation_id"]
+
+    def test_ambiguous(self, connect, store, sandbox):
+        """What may have been charged elsewhere stays with the person who can find out, who is told where that is."""
+        task = Task(store)
+        store.set(STORE_KEY, {"api": "agents https://x", "request_id": "r-1", "submitted_at": "then", "max_tries": 2})
+        record = store.get(STORE_KEY)
+        store.set(STORE_KEY, {**record, "request": digest({"user_prompt": PROMPT})})
+        connect(host=sandbox.url, password=TOKEN)
+        with pytest.raises(AirflowFailException, match="at then, to agents https://x, with X-Request-Id r-1 and never"):
+            task.run()
+        assert sandbox.report()["charged"] == 0
+
+    def test_record_of_before(self, moved, store):
+        """A record that does not say where it was counts as one of the same API."""
+        task, _, second = moved
+        forget_api(store)
+        assert task.run(wait_for_completion=False) == store.get(STORE_KEY)["generation_id"]
+        assert second.report()["charged"] == 0
 
 
 class TestStoppedTask:
@@ -357,7 +426,8 @@ class TestTaskStateStore:
         )
 
     @pytest.mark.usefixtures("connection")
-    def test_what_is_remembered_is_small_readable_and_without_the_token(self, store):
+    def test_kept(self, store, sandbox):
+        """What is kept is small, readable and without the token."""
         task = Task(store, user_prompt="A boat " * 700, image_url="data:image/png;base64," + "A" * 100_000)
         submitted = task.run()
         (kept,) = store.rows.values()
@@ -366,6 +436,7 @@ class TestTaskStateStore:
         assert json.loads(kept) == {
             "generation_id": submitted,
             "request": json.loads(kept)["request"],
+            "api": f"gateway {sandbox.url}",
             "submitted_at": json.loads(kept)["submitted_at"],
             "max_tries": 2,
             "succeeded": True,

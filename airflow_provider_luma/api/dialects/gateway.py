@@ -39,6 +39,7 @@ from airflow_provider_luma.api.retry import parse_retry_after
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+NAME = "a Luma gateway"
 DEFAULT_URL = "https://www.kkiai.com"
 BATCH_SIZE = 100
 """The gateway does not say how many it takes; to parse the answer for so many takes 3 ms of the event loop's time."""

@@ -31,6 +31,7 @@ class Request(Generic[T]):
     :param path: what follows the API's URL.
     :param read: turns the answer, and what was called where, into the result; raises LumaApiError.
     :param body: sent as JSON, where there is one.
+    :param request_id: sent as ``X-Request-Id``, by which the API's support can find the call.
     """
 
     call: str
@@ -38,10 +39,14 @@ class Request(Generic[T]):
     path: str
     read: Callable[[Answer, str], T]
     body: Mapping[str, Any] | None = None
+    request_id: str | None = None
 
 
 class Dialect(Protocol):
     """One API. A module with these names is one."""
+
+    NAME: str
+    """What it is, in a message to users."""
 
     DEFAULT_URL: str
     """Where it is, unless the connection says otherwise."""

@@ -1,0 +1,570 @@
+"""Luma's own API: what is sent, what is refused before that, and what comes back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_luma.api import (
+    Generation,
+    GenerationState,
+    LumaApiError,
+    LumaAuthenticationError,
+    LumaGenerationFailed,
+    LumaInvalidRequest,
+    LumaNotFound,
+    LumaQuotaError,
+    LumaRateLimited,
+    LumaServerError,
+)
+from airflow_provider_luma.api.dialects import DIALECTS, Answer, agents, check_arguments, choose_dialect
+from airflow_provider_luma.api.url import base_url
+from tests.support.agents_judge import judge
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "agents"
+PROMPT = "a paper boat crosses a puddle"
+FIRST = "https://img.example.net/first.jpg"
+LAST = "https://img.example.net/last.jpg"
+VIDEO_ID = "5a1c7e40-8d2f-4b39-9e67-0c4f1b2a3d51"
+FILE_ID = "2e4d8b16-7c05-4f9a-a3d8-b1c6e0f57a93"
+HEADERS = {"X-Request-Id": "r-1", "X-API-Version": "2026-04-01"}
+
+
+def fixture(name):
+    return json.loads((FIXTURES / f"{name}.json").read_text())
+
+
+def body_of(extra_body=None, **arguments):
+    """The body that these arguments are sent as, which Luma's own SDK judges."""
+    body = agents.submission({"user_prompt": PROMPT, **arguments}, extra_body).body
+    judge(body)
+    return body
+
+
+def read(content, status=200, headers=HEADERS):
+    """What an answer means, given as a value, as bytes, or as the name of a fixture."""
+    if isinstance(content, str):
+        content = (FIXTURES / f"{content}.json").read_bytes()
+    elif not isinstance(content, bytes):
+        content = json.dumps(content).encode()
+    return agents.read_generation(Answer(status, content, headers), "Asking")
+
+
+def error_of(*answer, **headers):
+    with pytest.raises(LumaApiError) as caught:
+        read(*answer, **headers)
+    return caught.value
+
+
+class TestSubmission:
+    @pytest.mark.parametrize(
+        ("name", "arguments", "extra_body"),
+        [
+            ("text_to_video", {"resolution": "720p", "duration": "5s", "aspect_ratio": "16:9"}, None),
+            ("text_to_video_10s", {"resolution": "1080p", "duration": "10s"}, None),
+            ("first_frame_url", {"image_url": FIRST}, None),
+            ("first_frame_inline", {"image_url": "data:image/png;base64,iVBORw0KGgo="}, None),
+            ("first_frame_file", {}, {"video": {"start_frame": {"file_id": FILE_ID}}}),
+            ("both_frames", {"duration": "5s", "image_url": FIRST, "image_end_url": LAST}, None),
+            ("loop", {"duration": "5s", "loop": True}, None),
+            ("with_user_id", {}, {"user_id": "airflow:dag_a:run_7:submit"}),
+            ("extend_backwards", {}, {"video": {"end_frame": {"generation_id": VIDEO_ID}}}),
+            ("hdr_exr", {"resolution": "720p", "duration": "5s"}, {"video": {"hdr": True, "exr_export": True}}),
+            (
+                "keyframes",
+                {"duration": "10s"},
+                {"video": {"keyframes": [{"url": FIRST}, {"url": LAST}], "keyframe_indexes": [0, 240]}},
+            ),
+            (
+                "video_edit",
+                {"user_prompt": "as a pencil drawing", "resolution": "720p"},
+                {
+                    "type": "video_edit",
+                    "source": {"url": "https://img.example.net/in.mp4", "media_type": "video/mp4"},
+                    "video": {"edit": {"strength": "flex_2"}},
+                },
+            ),
+            (
+                "video_reframe",
+                {"user_prompt": "more street on both sides", "aspect_ratio": "9:16", "resolution": "720p"},
+                {"type": "video_reframe", "source": {"generation_id": VIDEO_ID}},
+            ),
+        ],
+    )
+    def test_fixture(self, name, arguments, extra_body):
+        """Each kind of submission is what the arguments become."""
+        assert body_of(extra_body, **arguments) == fixture(f"requests/{name}")
+
+    def test_extend(self):
+        """To extend is to submit with the earlier generation as the first frame."""
+        request = agents.extension(VIDEO_ID, {"user_prompt": PROMPT}, None)
+        judge(request.body)
+        assert (request.method, request.path, request.body) == ("POST", "/generations", fixture("requests/extend"))
+
+    def test_image(self):
+        """Even an image can be asked for, always with its type."""
+        body = body_of(
+            {"type": "image", "output_format": "png"},
+            user_prompt="a paper boat",
+            model_name="uni-1",
+            aspect_ratio="16:9",
+        )
+        assert body == {**fixture("requests/image"), "type": "image"}
+
+    def test_video_is_merged(self):
+        """What extra_body has under video stands beside what the arguments become."""
+        body = body_of({"video": {"hdr": True}}, resolution="1080p")
+        assert body["video"] == {"resolution": "1080p", "hdr": True}
+
+    @pytest.mark.parametrize(
+        ("arguments", "extra_body", "field"),
+        [
+            ({"duration": "5s"}, {"video": {"duration": "5s"}}, "video.duration"),
+            ({"image_url": FIRST}, {"video": {"start_frame": {"file_id": FILE_ID}}}, "video.start_frame"),
+            ({}, {"prompt": "another"}, "prompt"),
+            ({"model_name": "ray-3.2"}, {"model": "ray-3.2"}, "model"),
+            ({"aspect_ratio": "1:1"}, {"aspect_ratio": "1:1"}, "aspect_ratio"),
+        ],
+    )
+    def test_given_twice(self, arguments, extra_body, field):
+        """A field is an argument or in extra_body, not both."""
+        with pytest.raises(LumaInvalidRequest, match=f"Given twice, as an argument and in extra_body: {field}"):
+            body_of(extra_body, **arguments)
+
+    def test_argument_in_extra_body(self):
+        """An argument's own name in extra_body is the argument, as on a gateway, and cannot get past its rules."""
+        assert body_of({"loop": True}) == body_of(loop=True)
+        with pytest.raises(LumaInvalidRequest, match="has no notify_hook"):
+            body_of({"notify_hook": "https://example.com"})
+        with pytest.raises(LumaInvalidRequest, match="image_url does not go with extending"):
+            agents.extension(VIDEO_ID, {"user_prompt": PROMPT}, {"image_url": FIRST})
+
+    @pytest.mark.parametrize("video", [None, [], "loop"])
+    def test_video_is_a_dict(self, video):
+        """What is under video is a dict."""
+        with pytest.raises(LumaInvalidRequest, match="video in extra_body must be a dict"):
+            body_of({"video": video})
+
+    def test_newer_values(self):
+        """What is newer than this package goes into extra_body, or is a model's name."""
+        request = agents.submission(
+            {"user_prompt": PROMPT, "model_name": "ray-4"}, {"duration": "15s", "aspect_ratio": "2:1"}
+        )
+        assert request.body["model"] == "ray-4"
+        assert (request.body["video"], request.body["aspect_ratio"]) == ({"duration": "15s"}, "2:1")
+
+    def test_request_id(self):
+        """Each submission can be found by an id of its own; a poll has none."""
+        ids = {agents.submission({"user_prompt": PROMPT}, None).request_id for _ in range(2)}
+        assert len(ids) == 2
+        assert agents.query(VIDEO_ID).request_id is None
+
+    def test_longest_and_shortest(self):
+        """The limits of a prompt are within."""
+        assert body_of(user_prompt="x")
+        assert body_of(user_prompt="x" * 6000)
+
+
+class TestRefused:
+    """What is refused, by name, before anything is sent."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"expand_prompt": True}, "Luma's own API has no expand_prompt. The prompt is used as it is written"),
+            ({"expand_prompt": False}, "has no expand_prompt"),
+            ({"notify_hook": "https://example.com/x"}, "has no notify_hook.*wait with LumaGenerationSensor"),
+            ({"model_name": "ray-v1"}, "model_name ray-v1 is a gateway's.*leave it out for ray-3.2"),
+            ({"model_name": "ray-v2"}, "model_name ray-v2 is a gateway's"),
+            (
+                {"user_prompt": None, "image_url": FIRST},
+                "user_prompt is needed on Luma's own API, also beside an image",
+            ),
+            ({"user_prompt": "x" * 6001}, "1 to 6,000 characters, got 6,001"),
+            ({"duration": "9s"}, "duration is 5s or 10s on Luma's own API, got '9s'"),
+            ({"resolution": "4k"}, "resolution is 360p, 540p, 720p or 1080p on Luma's own API, got '4k'"),
+            ({"aspect_ratio": "9:21"}, "aspect_ratio is 9:16, 3:4, 1:1, 4:3, 16:9 or 21:9"),
+            ({"image_url": "http://img.example.net/x.png"}, "image_url is an https URL"),
+            ({"image_end_url": "http://img.example.net/x.png"}, "image_end_url is an https URL"),
+            ({"image_url": "s3://bucket/x.png"}, "LumaGenerateVideoOperator also takes a path in storage"),
+            ({"image_url": "data:image/png,AAAA"}, "a data: URI with an image type and base64"),
+            ({"image_url": "data:;base64,AAAA"}, "a data: URI with an image type and base64"),
+            ({"image_url": "data:image/png;base64,"}, "a data: URI with an image type and base64"),
+        ],
+    )
+    def test_no_counterpart(self, arguments, message):
+        """An argument that has no counterpart is named, with what there is instead."""
+        with pytest.raises(LumaInvalidRequest, match=message):
+            body_of(**arguments)
+
+    @pytest.mark.parametrize("image", ["image_url", "image_end_url"])
+    def test_extend_with_image(self, image):
+        """An extension has the earlier generation alone."""
+        with pytest.raises(LumaInvalidRequest, match=f"{image} does not go with extending"):
+            agents.extension(VIDEO_ID, {"user_prompt": PROMPT, image: FIRST}, None)
+
+    @pytest.mark.parametrize(
+        ("arguments", "video", "message"),
+        [
+            (
+                {"duration": "10s", "image_url": FIRST},
+                {},
+                r"duration 10s does not go with image_url \(video.start_frame",
+            ),
+            ({"duration": "10s", "image_end_url": LAST}, {}, "10s does not go with image_end_url.*keyframes"),
+            ({"duration": "10s", "loop": True}, {}, "10s does not go with loop"),
+            ({"duration": "10s", "resolution": "720p"}, {"hdr": True}, "hdr does not go with duration 10s"),
+            ({"loop": True}, {"hdr": True}, "loop does not go with hdr"),
+            ({"loop": True, "image_end_url": LAST}, {}, "loop does not go with image_end_url"),
+            ({"loop": True}, {"keyframes": [{"url": FIRST}]}, "loop does not go with keyframes"),
+            ({"resolution": "360p"}, {"hdr": True}, "hdr does not go with resolution 360p.*needs 720p"),
+            ({"resolution": "540p"}, {"hdr": True}, "hdr does not go with resolution 540p"),
+            ({"image_url": FIRST}, {"keyframes": [{"url": LAST}]}, "keyframes does not go with image_url"),
+            ({"image_end_url": LAST}, {"keyframes": [{"url": FIRST}]}, "keyframes does not go with image_end_url"),
+        ],
+    )
+    def test_not_together(self, arguments, video, message):
+        """So is what does not go together."""
+        with pytest.raises(LumaInvalidRequest, match=message):
+            body_of({"video": video}, **arguments)
+
+    @pytest.mark.parametrize(
+        ("video", "message"),
+        [
+            ({"end_frame": {"url": LAST}}, "extending an earlier generation does not go with another frame"),
+            ({"hdr": True}, "hdr does not go with extending"),
+            ({"duration": "10s"}, "extending an earlier generation does not go with duration 10s.*It always makes 5 s"),
+        ],
+    )
+    def test_not_with_extending(self, video, message):
+        """And what does not go with extending."""
+        with pytest.raises(LumaInvalidRequest, match=message):
+            agents.extension(VIDEO_ID, {"user_prompt": PROMPT}, {"video": video})
+
+    @pytest.mark.parametrize(
+        ("arguments", "video"),
+        [
+            ({"loop": False, "duration": "10s"}, {}),
+            ({"duration": "10s", "resolution": "720p"}, {"hdr": True, "keyframes": [{"url": FIRST}]}),
+            ({"loop": True, "image_url": FIRST}, {}),
+        ],
+    )
+    def test_together(self, arguments, video):
+        """What does go together is sent."""
+        assert body_of({"video": video}, **arguments)
+
+    def test_extend_and_loop(self):
+        """A loop may go on from an earlier generation."""
+        assert agents.extension(VIDEO_ID, {"user_prompt": PROMPT}, {"video": {"loop": True}}).body["video"]["loop"]
+
+
+class TestParsed:
+    """What is refused when a DAG is parsed, where nobody knows which API the connection speaks."""
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"user_prompt": "ab"},
+            {"user_prompt": "x" * 5500},
+            {"user_prompt": None, "image_url": FIRST},
+            {"user_prompt": PROMPT, "expand_prompt": True, "model_name": "ray-v2"},
+            {"user_prompt": PROMPT, "image_url": FIRST, "duration": "10s"},
+        ],
+    )
+    def test_good_for_one(self, arguments):
+        """What is good for one of them is let through."""
+        check_arguments(arguments, None)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [{"user_prompt": "x" * 6001}, {"user_prompt": PROMPT, "loop": True, "image_end_url": LAST}, {"duration": "5s"}],
+    )
+    def test_wrong_for_both(self, arguments):
+        """What is wrong for both is refused."""
+        with pytest.raises(LumaInvalidRequest):
+            check_arguments(arguments, None)
+
+    def test_templates(self):
+        """A template counts as given, and its value as one that may be right."""
+        templated = ["user_prompt", "model_name", "duration", "resolution", "aspect_ratio", "image_url"]
+        agents.check(dict.fromkeys(templated, "{{ x }}"), None, templated)
+        with pytest.raises(LumaInvalidRequest, match="10s does not go with image_url"):
+            agents.check({"user_prompt": PROMPT, "duration": "10s", "image_url": "{{ x }}"}, None, ["image_url"])
+
+
+class TestGeneration:
+    @pytest.mark.parametrize(
+        ("name", "state"),
+        [
+            ("submit_created", GenerationState.PENDING),
+            ("get_queued", GenerationState.PENDING),
+            ("get_processing", GenerationState.PROCESSING),
+            ("get_unknown_model", GenerationState.PROCESSING),
+            ("get_completed", GenerationState.COMPLETED),
+            ("get_unknown_state", GenerationState.UNKNOWN),
+        ],
+    )
+    def test_state(self, name, state):
+        """Each state is one of the package's; a word that is new is no end."""
+        generation = read(name)
+        assert (generation.id, generation.state) == (VIDEO_ID, state)
+        assert generation.state_name == fixture(name)["state"]
+        assert generation.created_at.to_iso8601_string() == "2026-07-15T09:30:00Z"
+        assert generation.raw == fixture(name)
+
+    @pytest.mark.parametrize("name", ["get_completed", "get_completed_fields_left_out", "get_completed_hdr_exr"])
+    def test_video(self, name):
+        """The video is the first output that is one."""
+        generation = read(name)
+        assert generation.state is GenerationState.COMPLETED
+        assert generation.video_url.startswith("https://storage.example.net/a/5a1c/out.mp4?")
+        assert generation.failure_reason is None
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "get_completed_output_null",
+            "get_completed_without_output",
+            "get_image_completed",
+            "get_layering_completed",
+            "get_queued",
+        ],
+    )
+    def test_no_video(self, name):
+        """There may be none."""
+        assert read(name).video_url is None
+
+    def test_unknown_fields(self):
+        """What this API does not say is unknown."""
+        generation = read("get_completed")
+        unknown = ("download_url", "thumbnail_url", "last_frame_url", "width", "height", "duration", "finished_at")
+        assert [getattr(generation, name) for name in unknown] == [None] * len(unknown)
+        assert Generation.from_dict(generation.as_dict()).video_url == generation.video_url
+
+    @pytest.mark.parametrize(
+        ("name", "code", "moderated", "retry_may_help"),
+        [
+            ("get_failed_moderated", "content_moderated", True, False),
+            ("get_failed_generation", "generation_failed", False, True),
+            ("get_failed_output_not_found", "output_not_found", False, True),
+            ("get_failed_rate_limited", "rate_limited", False, True),
+            ("get_failed_budget", "budget_exhausted", False, False),
+            ("get_failed_image_too_large", "image_too_large", False, False),
+            ("get_failed_unsupported_format", "unsupported_format", False, False),
+            ("get_failed_corrupt_input", "corrupt_input", False, False),
+            ("get_failed_invalid_request", "invalid_request", False, False),
+            ("get_failed_unknown_code", "solar_flare", False, False),
+            ("get_failed_without_code", None, False, False),
+        ],
+    )
+    def test_failed(self, name, code, moderated, retry_may_help):
+        """The failure code says whether moderation refused it, and whether another try may help."""
+        generation = read(name)
+        reason = fixture(name)["failure_reason"]
+        assert generation.state is GenerationState.FAILED
+        assert generation.failure_reason == (f"{code}: {reason}" if code else reason)
+        assert (generation.moderated, generation.retry_may_help) == (moderated, retry_may_help)
+        assert LumaGenerationFailed(generation).retry_may_help is retry_may_help
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"null",
+            b"[]",
+            b'"x"',
+            b'{"id": "x", "sta',
+            b"<html></html>",
+            {"id": VIDEO_ID},
+            {"state": "queued"},
+            {"id": " ", "state": "queued"},
+            {"id": 7, "state": "queued"},
+            *[json.dumps(fixture(path.stem)).encode() for path in FIXTURES.glob("files_*.json")],
+        ],
+    )
+    @pytest.mark.parametrize("status", [200, 201])
+    def test_no_generation(self, content, status):
+        """An answer that holds no generation leaves a submission in doubt."""
+        error = error_of(content, status)
+        assert isinstance(error, LumaServerError)
+        assert error.maybe_charged
+
+    @pytest.mark.parametrize(
+        "field",
+        [
+            {"output": [None, 7, {"type": "video"}, {"type": "video", "url": 7}]},
+            {"output": {"type": "video"}},
+            {"created_at": "soon"},
+            {"failure_code": 7, "failure_reason": []},
+        ],
+    )
+    def test_nonsense(self, field):
+        """Nonsense in one field does not hide the others."""
+        generation = read({**fixture("get_completed"), **field})
+        assert (generation.id, generation.state) == (VIDEO_ID, GenerationState.COMPLETED)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("name", "status", "kind", "advice"),
+        [
+            ("error_bad_request", 400, LumaInvalidRequest, "Change the request"),
+            ("error_unknown_model", 400, LumaInvalidRequest, "Change the request"),
+            ("error_unauthorized", 401, LumaAuthenticationError, "Check the API key"),
+            ("error_key_revoked", 401, LumaAuthenticationError, "Check the API key"),
+            ("error_insufficient_balance", 402, LumaQuotaError, "Top up"),
+            ("error_suspended", 403, LumaAuthenticationError, "Ask Luma"),
+            ("error_not_found", 404, LumaNotFound, "account that the key belongs to"),
+            ("error_too_large", 413, LumaInvalidRequest, "Change the request"),
+            ("error_unprocessable", 422, LumaInvalidRequest, "Change the request"),
+            ("error_validation", 422, LumaInvalidRequest, "Change the request"),
+            ("error_rate_limited", 429, LumaRateLimited, "an Airflow pool"),
+            ("error_concurrent_jobs", 429, LumaRateLimited, "an Airflow pool"),
+            ("error_upstream", 502, LumaServerError, "Try again later"),
+            ("error_ingestion", 503, LumaServerError, "Try again later"),
+        ],
+    )
+    def test_kind(self, name, status, kind, advice):
+        """Each error is what its status says, with its text, its request id, and what to do; none is charged."""
+        error = error_of(name, status)
+        detail = fixture(name)["detail"]
+        said = detail if isinstance(detail, str) else "video.duration: Input should be '5s' or '10s'"
+        assert type(error) is kind
+        assert (error.status, error.request_id) == (status, "r-1")
+        assert f"HTTP {status}, {said}. " in str(error)
+        assert advice in str(error)
+        assert not getattr(error, "maybe_charged", False)
+
+    @pytest.mark.parametrize("status", [408, 500, 504, 520])
+    def test_undocumented_trouble(self, status):
+        """Other trouble leaves a submission in doubt, whoever says so."""
+        error = error_of({"detail": "Internal server error"}, status)
+        assert isinstance(error, LumaServerError)
+        assert error.maybe_charged
+
+    @pytest.mark.parametrize(
+        ("content", "headers"), [(b"<html></html>", HEADERS), (b"", HEADERS), ({"detail": "Bad gateway"}, {})]
+    )
+    @pytest.mark.parametrize("status", [401, 403, 500, 502, 503, 504])
+    def test_something_between(self, status, content, headers):
+        """What is not the API's own answer is no verdict on the key, and leaves a submission in doubt."""
+        error = error_of(content, status, headers)
+        assert type(error) is LumaServerError
+        assert error.maybe_charged
+        assert "This did not come from Luma's own API" in str(error)
+
+    def test_unknown_id(self):
+        """An unknown id is told from a host that has no such call."""
+        assert error_of("error_not_found", 404).unknown_id
+        other = error_of({"detail": "Not Found"}, 404, {"X-Request-Id": "r-1"})
+        assert (other.unknown_id, other.from_gateway) == (False, True)
+        page = error_of(b"<html></html>", 404, {})
+        assert (page.unknown_id, page.from_gateway) == (False, False)
+
+    @pytest.mark.parametrize("seconds", [1, 60])
+    def test_retry_after(self, seconds):
+        """The seconds to wait are kept, also of the guard, which says nothing else."""
+        assert error_of("error_rate_limited", 429, {**HEADERS, "Retry-After": str(seconds)}).retry_after == seconds
+        assert error_of(b"", 429, {"Retry-After": str(seconds)}).retry_after == seconds
+
+    def test_redirect(self):
+        """A redirect is an error, and does not show where it leads, which may hold a secret."""
+        error = error_of(b"", 302, {"Location": "https://elsewhere.example.com/?key=secret"})
+        assert isinstance(error, LumaInvalidRequest)
+        assert "a redirect, which is not followed. Set the host" in str(error)
+        assert "secret" not in str(error)
+
+    @pytest.mark.parametrize("detail", [[], {}, 7, None, [7], [{"loc": "x", "msg": None}]])
+    def test_nonsense(self, detail):
+        """An error without a text is one all the same."""
+        assert error_of({"detail": detail}, 400).status == 400
+
+
+class TestDialect:
+    def test_no_batch_query(self):
+        """There is no batch query, and a pace for the polls in place of it."""
+        assert (agents.BATCH_SIZE, agents.REQUESTS_PER_SECOND) == (1, 20)
+        with pytest.raises(LumaNotFound, match="no batch query"):
+            agents.batch_query([VIDEO_ID])
+
+    def test_query(self):
+        """A generation id cannot lead to another path."""
+        assert agents.query("../x?y").path == "/generations/..%2Fx%3Fy"
+
+    @pytest.mark.parametrize(
+        ("typed", "url"),
+        [
+            ("", "https://agents.lumalabs.ai/v1"),
+            ("agents.lumalabs.ai", "https://agents.lumalabs.ai/v1"),
+            ("https://agents.lumalabs.ai/v1/", "https://agents.lumalabs.ai/v1"),
+            ("https://agents.lumalabs.ai/v1/generations", "https://agents.lumalabs.ai/v1"),
+            ("proxy.example.com/luma", "https://proxy.example.com/luma/v1"),
+            ("localhost:8787", "http://localhost:8787/v1"),
+            ("http://localhost:8787/v1", "http://localhost:8787/v1"),
+        ],
+    )
+    def test_host(self, typed, url):
+        """A host works with and without the API's version at its end."""
+        assert base_url(typed, DIALECTS["agents"]) == url
+
+
+class TestChoice:
+    """Which API a connection speaks, and where a key of Luma's may go."""
+
+    @pytest.mark.parametrize(
+        ("chosen", "host", "token", "dialect"),
+        [
+            (None, None, "sk-1", "gateway"),
+            ("", "", "sk-1", "gateway"),
+            (None, None, "luma-api-1", "agents"),
+            (None, " ", "Bearer luma-api-1", "agents"),
+            (None, "agents.lumalabs.ai", "luma-api-1", "agents"),
+            (None, "https://Agents.LumaLabs.ai/v1", "anything", "agents"),
+            (None, "agents.lumalabs.ai.", "luma-api-1", "agents"),
+            (None, "gateway.example.com", "sk-1", "gateway"),
+            (None, "lumalabs.ai", "sk-1", "gateway"),
+            ("agents", "proxy.example.com", "own-key", "agents"),
+            ("agents", "proxy.example.com", "luma-own-key", "agents"),
+            ("Agents ", None, "own-key", "agents"),
+            ("gateway", "gateway.example.com", "luma-api-1", "gateway"),
+            ("gateway", None, "luma-1", "gateway"),
+        ],
+    )
+    def test_chosen(self, chosen, host, token, dialect):
+        """The choice counts first, then the host, then the key."""
+        assert choose_dialect(chosen, host, token) == dialect
+
+    @pytest.mark.parametrize(
+        "host", ["gateway.example.com", "lumalabs.ai", "http://127.0.0.1:1", "agents.lumalabs.ai.x.io"]
+    )
+    @pytest.mark.parametrize("token", ["luma-api-1", "luma-1", "Bearer luma-api-1", "LUMA-API-1", "'luma-api-1'"])
+    def test_kept_from_gateways(self, host, token):
+        """A key of Luma's does not go to a gateway, and the error says what to do."""
+        with pytest.raises(
+            LumaInvalidRequest, match=r"a key of Luma's own, which is not sent to .*set the extra 'api'"
+        ):
+            choose_dialect(None, host, token)
+
+    @pytest.mark.parametrize(
+        ("chosen", "host", "token"),
+        [
+            (None, None, "luma-1"),
+            (None, "agents.lumalabs.ai", "luma-1"),
+            ("agents", None, "luma-1"),
+            (None, "api.lumalabs.ai", "luma-api-1"),
+            ("gateway", "https://api.lumalabs.ai/dream-machine/v1", "luma-1"),
+            ("agents", "api.lumalabs.ai", "sk-1"),
+        ],
+    )
+    def test_former_api(self, chosen, host, token):
+        """The key and the host of Luma's former API are told that it is not spoken, and which key is needed."""
+        with pytest.raises(LumaInvalidRequest, match=r"former API .* is not supported.* begins with luma-api-"):
+            choose_dialect(chosen, host, token)
+
+    @pytest.mark.parametrize("chosen", ["dream-machine", "true", 7])
+    def test_no_choice(self, chosen):
+        """A choice that is none is named."""
+        with pytest.raises(LumaInvalidRequest, match="the extra 'api' must be gateway or agents, got"):
+            choose_dialect(chosen, None, "sk-1")
