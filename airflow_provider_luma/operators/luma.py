@@ -23,7 +23,7 @@ from airflow_provider_luma.links.luma import LINKS
 from airflow_provider_luma.operators.download import LumaDownloadVideoOperator
 from airflow_provider_luma.operators.images import data_uri, image_uri, is_stored
 from airflow_provider_luma.operators.outcome import RETURN_KEY, Outcome, reporting
-from airflow_provider_luma.operators.submission import HOW_TO_RESOLVE, Submission, remember_success
+from airflow_provider_luma.operators.submission import DISCARDS_ON_CLEAR, HOW_TO_RESOLVE, Submission, remember_success
 from airflow_provider_luma.template import is_template, parse_bool
 
 if TYPE_CHECKING:
@@ -126,12 +126,21 @@ class _SubmittingOperator(BaseOperator):
             self.log.warning("A submission has left and its answer has not come: it may be charged.")
         if self._submission.generation_id:
             self.log.warning(STILL_RUNNING, self._submission.generation_id)
+            if DISCARDS_ON_CLEAR:
+                self.log.warning(
+                    "A clear that keeps this task's state resumes it; one that discards the state submits, and pays, "
+                    "again."
+                )
 
     def _get_or_submit(self, context: Context, hook: LumaHook) -> str:
         from airflow_provider_luma.hooks.luma import LumaHook
 
         submission = self._submission = Submission(
-            context, lambda: self._request(context), self.log, same_request=not self.prompt_is_late
+            context,
+            lambda: self._request(context),
+            self.log,
+            operator=type(self).__name__,
+            same_request=not self.prompt_is_late,
         )
         resubmit = self.on_ambiguous_submission == "resubmit"
         # One poll is enough here: where it fails, the wait will poll again.
@@ -263,8 +272,9 @@ class LumaGenerateVideoOperator(_SubmittingOperator):
     runs, before anything is sent. A request that is wrong, a bad token and a prompt that moderation refuses fail the
     task without another try.
 
-    On Airflow 3.3 and later no retry pays a second time: it resumes the generation that an earlier try submitted,
-    unless that failed. Clearing a task that succeeded submits again.
+    On Airflow 3.3 and later no retry of the same request pays a second time: it resumes the generation that an earlier
+    try submitted, unless that failed. Clearing a task that succeeded submits again; so does, from Airflow 3.4 on, any
+    clear that discards the task's state.
 
     :param user_prompt: what to show, 3 to 5,000 characters for a gateway, 1 to 6,000 for Luma's own API; for a gateway
         it may be left out where there is an image.

@@ -8,6 +8,8 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
+
 from airflow_provider_luma.api.errors import (
     LumaAmbiguousSubmission,
     LumaError,
@@ -26,11 +28,22 @@ if TYPE_CHECKING:
 
 STORE_KEY = "luma_submission"
 
-HOW_TO_RESOLVE = (
+DISCARDS_ON_CLEAR = get_base_airflow_version_tuple() >= (3, 4, 0)
+"""Whether clearing a task makes Airflow forget the task's state, unless the person who clears it says otherwise."""
+
+_LOOK = (
     "Look at the account's usage, and for a generation id in the log of the try before. If it was not "
-    f"charged or a second charge is fine, delete the key {STORE_KEY} in the task instance's Storage tab and clear the "
-    'task, or set on_ambiguous_submission="resubmit". If it was charged, add its id to that key as generation_id and '
-    "clear the task, which then resumes it."
+    "charged or a second charge is fine, "
+)
+HOW_TO_RESOLVE = (
+    f'{_LOOK}clear the task, which submits again, or set on_ambiguous_submission="resubmit". If it was charged, add '
+    f"its id as generation_id to the key {STORE_KEY} in the task instance's Task State Store tab, and clear the task "
+    "with 'Keep task state and resume' ticked (keep_task_state in the API): it then resumes that generation. "
+    "A clear without that submits, and pays, again."
+    if DISCARDS_ON_CLEAR
+    else f"{_LOOK}delete the key {STORE_KEY} in the task instance's Storage tab and clear the task, or set "
+    'on_ambiguous_submission="resubmit". If it was charged, add its id to that key as generation_id and clear the '
+    "task, which then resumes it."
 )
 
 
@@ -38,27 +51,36 @@ class Submission:
     """
     The submission that a task is there to make, and what its earlier tries have made of it.
 
-    It is kept in Airflow's task state store, which survives both a retry and a clear: ``generation_id`` (missing from
-    the moment before the request leaves until its answer came), ``request`` (a digest of it), ``api`` (which one it
-    went to), ``request_id`` (by which that API's support can find it), ``submitted_at``, ``succeeded``, and
-    ``max_tries``. A task that succeeded runs again only when a person clears it; one that did not,
-    when a person clears it or by itself, and what tells these two apart is that a clear raises ``max_tries``.
+    It is kept in Airflow's task state store, which survives a retry, and a clear unless that discards it (from Airflow
+    3.4 on): ``generation_id`` (missing from the moment before the request leaves until its answer came), ``request`` (a
+    digest of it), ``api`` (which one it went to), ``request_id`` (by which that API's support can find it),
+    ``submitted_at``, ``succeeded``, and ``max_tries``. A task that succeeded runs again only when a person clears it;
+    one that did not, when a person clears it or by itself, and what tells these two apart is that a clear raises
+    ``max_tries``.
 
     Airflow before 3.3 has no such store; nothing is remembered there.
 
     :param context: the running task's.
     :param request: gives what tells one request from another; called when that is needed.
     :param log: where decisions are written.
+    :param operator: the name of the operator's class, by which decisions are counted.
     :param same_request: whether a retry is expected to make the same request as the try before.
     """
 
     def __init__(
-        self, context: Context, request: Callable[[], Mapping[str, Any]], log: Any, *, same_request: bool = True
+        self,
+        context: Context,
+        request: Callable[[], Mapping[str, Any]],
+        log: Any,
+        *,
+        operator: str,
+        same_request: bool = True,
     ) -> None:
         self._store = context.get("task_state_store")
         self._ti = context["ti"]
         self._log = log
         self._request = request
+        self._operator = operator
         self._same_request = same_request
         self._earlier = self._record = _read(self._store)
         self.generation_id: str | None = None
@@ -92,15 +114,21 @@ class Submission:
             return None
         earlier = self._earlier
         if not earlier:
+            self._mention_discarded()
+            self._count("fresh_submit")
             return None
         cleared = earlier.get("max_tries") != self._ti.max_tries
         if not self._is_same_task(cleared=cleared):
+            self._count("fresh_submit")
             return None
         generation_id = earlier.get("generation_id")
         if generation_id is None:
             self._check_ambiguous(resubmit=resubmit)
+            self._count("fresh_submit")
             return None
+        self._count("reconnect_attempt")
         if self._is_elsewhere(hook, cleared=cleared) or self._must_resubmit(generation_id, hook, cleared=cleared):
+            self._count("terminal_resubmit")
             return None
         self._log.info("Resuming generation %s, which an earlier try submitted.", generation_id)
         if cleared:
@@ -139,6 +167,22 @@ class Submission:
         self.generation_id = generation_id
         self._record = {**self._record, "generation_id": generation_id, "submitted_at": _now()}
         self._remember(self._record)
+
+    def _mention_discarded(self) -> None:
+        if self._ti.try_number > 1:
+            self._log.info(
+                "No submission of an earlier try is remembered: submitting. If there was one, and this task's state "
+                "was discarded, as by a clear, that generation goes on and is paid for; its id is in its try's log."
+            )
+
+    def _count(self, decision: str) -> None:
+        """Count a decision as Airflow's own resumable operators do, in their metrics and with their tags."""
+        from airflow.providers.common.compat.sdk import Stats
+
+        tags = {"operator": self._operator}
+        if team_name := getattr(self._ti, "stats_tags", {}).get("team_name"):
+            tags["team_name"] = team_name
+        Stats.incr(f"resumable_job.{decision}", tags=tags)
 
     def _warn_without_store(self) -> None:
         if self._ti.try_number == 1 and self._ti.max_tries:
@@ -220,6 +264,8 @@ class Submission:
             # The wait will see it.
             return False
         if generation.state is not GenerationState.FAILED:
+            completed = generation.state is GenerationState.COMPLETED
+            self._count("already_succeeded" if completed else "reconnect_success")
             return False
         failed = LumaGenerationFailed(generation)
         if not failed.retry_may_help and not cleared:
