@@ -135,13 +135,7 @@ class _SubmittingOperator(BaseOperator):
     def _get_or_submit(self, context: Context, hook: LumaHook) -> str:
         from airflow_provider_luma.hooks.luma import LumaHook
 
-        submission = self._submission = Submission(
-            context,
-            lambda: self._request(context),
-            self.log,
-            operator=type(self).__name__,
-            same_request=not self.prompt_is_late,
-        )
+        submission = self._submission = Submission(context, self, lambda: self._request(context))
         resubmit = self.on_ambiguous_submission == "resubmit"
         # One poll is enough here: where it fails, the wait will poll again.
         generation_id = submission.resume_id(LumaHook(self.luma_conn_id, retry_for=0), resubmit=resubmit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -61,27 +62,17 @@ class Submission:
     Airflow before 3.3 has no such store; nothing is remembered there.
 
     :param context: the running task's.
+    :param operator: whose task it is; its ``prompt_is_late`` says that a retry may make another request than the try
+        before, and still is to resume what that has submitted.
     :param request: gives what tells one request from another; called when that is needed.
-    :param log: where decisions are written.
-    :param operator: the name of the operator's class, by which decisions are counted.
-    :param same_request: whether a retry is expected to make the same request as the try before.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        request: Callable[[], Mapping[str, Any]],
-        log: Any,
-        *,
-        operator: str,
-        same_request: bool = True,
-    ) -> None:
+    def __init__(self, context: Context, operator: Any, request: Callable[[], Mapping[str, Any]]) -> None:
         self._store = context.get("task_state_store")
         self._ti = context["ti"]
-        self._log = log
-        self._request = request
         self._operator = operator
-        self._same_request = same_request
+        self._log = operator.log
+        self._request = request
         self._earlier = self._record = _read(self._store)
         self.generation_id: str | None = None
         """The generation that this try has submitted or resumes."""
@@ -179,10 +170,12 @@ class Submission:
         """Count a decision as Airflow's own resumable operators do, in their metrics and with their tags."""
         from airflow.providers.common.compat.sdk import Stats
 
-        tags = {"operator": self._operator}
+        tags = {"operator": type(self._operator).__name__}
         if team_name := getattr(self._ti, "stats_tags", {}).get("team_name"):
             tags["team_name"] = team_name
-        Stats.incr(f"resumable_job.{decision}", tags=tags)
+        # Metrics that cannot be sent are no reason to fail.
+        with suppress(Exception):
+            Stats.incr(f"resumable_job.{decision}", tags=tags)
 
     def _warn_without_store(self) -> None:
         if self._ti.try_number == 1 and self._ti.max_tries:
@@ -194,7 +187,7 @@ class Submission:
     def _is_same_task(self, *, cleared: bool) -> bool:
         """Return whether this try is there to make what an earlier one began to make."""
         generation_id = self._earlier.get("generation_id")
-        if (self._same_request or cleared) and self._earlier.get("request") != self._digest:
+        if (cleared or not self._operator.prompt_is_late) and self._earlier.get("request") != self._digest:
             self._log.warning(
                 "The request is not the one that an earlier try submitted (generation %s): submitting the new one.",
                 generation_id or "unknown",
