@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -311,13 +311,25 @@ class TestWhole:
         assert store(cdn.submit(), tmp_path / "boat.mp4")["sha256"] == SHA256
         assert cdn.asked[1].get("if-range") == modified.get("last_modified")
 
-    @pytest.mark.parametrize("status", [416, 206])
-    def test_another_part_than_the_one_requested_has_it_start_over(self, status, cdn, tmp_path):
+    @pytest.mark.parametrize(
+        ("status", "content_range"), [(416, ""), (206, "bytes 3-12/30219"), (206, "bytes 1511-1520/1521"), (206, "")]
+    )
+    def test_another_part_than_the_one_requested_has_it_start_over(self, status, content_range, cdn, tmp_path):
+        """Also a part that begins in the right place of a file of another length."""
         cdn.weather(cdn={"cut": 1})
-        cdn.answers = [None, answer_of(b"x" * 10, status=status, content_range="bytes 3-12/13")]
+        cdn.answers = [None, answer_of(b"x" * 10, status=status, content_range=content_range)]
         assert store(cdn.submit(), tmp_path / "boat.mp4")["sha256"] == SHA256
         assert (tmp_path / "boat.mp4").read_bytes() == BOAT
+        assert cdn.asked[1]["range"] == "bytes=1511-"
         assert "range" not in cdn.asked[2]
+
+    def test_a_part_that_is_shorter_than_requested_is_not_the_end(self, cdn, tmp_path):
+        cdn.weather(cdn={"cut": 1})
+        short = answer_of(BOAT[1511:1521], status=206, content_range=f"bytes 1511-1520/{len(BOAT)}")
+        cdn.answers = [None, short]
+        assert store(cdn.submit(), tmp_path / "boat.mp4")["sha256"] == SHA256
+        assert (tmp_path / "boat.mp4").read_bytes() == BOAT
+        assert cdn.asked[2]["range"] == "bytes=1521-"
 
     def test_more_bytes_than_announced_are_not_stored(self, cdn, tmp_path):
         more = answer_of(b"x" * 600, status=206, content_range="bytes 500-999/1000")
@@ -514,13 +526,16 @@ class TestAgain:
         assert list(tmp_path.iterdir()) == [path]
 
     def test_of_two_tasks_with_one_destination_the_later_one_stores_the_video(self, cdn, tmp_path):
-        """The earlier one fails: what one has fetched of a file never gets the place of what the other has."""
-        path, generation_id = tmp_path / "boat.mp4", cdn.submit()
-        later = []
-        cdn.answers = [after(lambda: later.append(store(generation_id, path)), cdn.sandbox)]
-        with pytest.raises(FileNotFoundError, match=r"\.part"):
-            store(generation_id, path, replace=True)
-        assert later[0]["sha256"] == SHA256
+        """The earlier one fails, and does not give the name to what the later one has fetched so far."""
+        path = tmp_path / "boat.mp4"
+        with ExitStack() as later_task:
+            later = storage.new_file(ObjectStoragePath(str(path)))
+            cdn.answers = [after(lambda: later_task.enter_context(later), cdn.sandbox)]
+            with pytest.raises(FileNotFoundError, match=r"\.part"):
+                store(cdn.submit(), path)
+            assert not path.exists()
+            later.write(BOAT)
+            later.publish()
         assert path.read_bytes() == BOAT
         assert list(tmp_path.iterdir()) == [path]
 
