@@ -103,7 +103,7 @@ class Download:
                     if refused:
                         raise
                     refused = True
-                    log.info("%s Getting a fresh URL from the gateway.", error)
+                    log.info("%s Getting a fresh URL from the API.", error)
                     self.url = self.fresh_url()
                     continue
                 if failures == TRIES - 1:

@@ -55,7 +55,7 @@ def checked(connected: socket.socket, host: str) -> socket.socket:
 def _refuse_private(address: str, host: str) -> None:
     if not _is_public(address):
         raise LumaInvalidRequest(
-            f"The gateway gave a URL whose host {host} is at {address}, in a private network. Nothing was fetched: "
+            f"The API gave a URL whose host {host} is at {address}, in a private network. Nothing was fetched: "
             "only the connection's own host may be there."
         )
 
