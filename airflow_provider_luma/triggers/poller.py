@@ -117,7 +117,7 @@ class Schedule:
     """
 
     def __init__(self, max_batch: int) -> None:
-        self.subscriptions: set[Subscription] = set()
+        self.subscriptions: dict[Subscription, None] = {}
         self.batch_size = max_batch
         self.changed = asyncio.Event()
         self._max_batch = max_batch
@@ -208,13 +208,13 @@ class Poller:
     def subscribe(self, generation_id: str, poll_interval: float) -> Subscription:
         """Poll a generation, from now on."""
         subscription = Subscription(self, generation_id, poll_interval)
-        self._schedule.subscriptions.add(subscription)
+        self._schedule.subscriptions[subscription] = None
         self._schedule.put([subscription], self._now + min(JOIN_DELAY, poll_interval))
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Poll it no more; the last one closes the sessions and ends the threads."""
-        self._schedule.subscriptions.discard(subscription)
+        self._schedule.subscriptions.pop(subscription, None)
         if self._schedule.subscriptions or self.closed:
             return
         self.closed = True
