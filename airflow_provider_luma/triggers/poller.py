@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import logging
+import random
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -117,7 +117,7 @@ class Schedule:
     """
 
     def __init__(self, max_batch: int) -> None:
-        self.subscriptions: set[Subscription] = set()
+        self.subscriptions: dict[Subscription, None] = {}
         self.batch_size = max_batch
         self.changed = asyncio.Event()
         self._max_batch = max_batch
@@ -161,11 +161,12 @@ class Schedule:
         return batch
 
     def witnesses(self, batch: list[Subscription]) -> list[Subscription]:
-        """Return two who can show that only this batch fails: of others, or of the batch's own."""
+        """Return two who can show that only this batch fails: others, or its own; by chance, as some may be bad too."""
         concerned = set(batch)
-        others = (one for one in self.subscriptions if not one.alone and one not in concerned)
-        own = [batch[0], batch[-1]] if len(batch) > 1 else []
-        return [*itertools.islice(others, 2), *own][:2]
+        others = [one for one in self.subscriptions if not one.alone and one not in concerned]
+        if len(others) < 2 and len(batch) > 1:
+            others += batch
+        return random.sample(others, min(2, len(others)))
 
     def _scan(self, now: float) -> None:
         """Queue all that are due, and fill up their last batch with those past half their interval."""
@@ -177,7 +178,8 @@ class Schedule:
             due += sorted(early, key=lambda one: one.due)[:room]
         for one in due:
             one.queued = True
-        self._queue.extend(sorted(due, key=lambda one: (one.alone, one.due)))
+        # By chance among those of a batch that failed, as some of them may be bad.
+        self._queue.extend(sorted(due, key=lambda one: (one.alone, one.due, random.random())))  # noqa: S311
         self._scanned_at = now
         self._first_due = min((one.due for one in idle if not one.queued), default=inf)
 
@@ -208,13 +210,13 @@ class Poller:
     def subscribe(self, generation_id: str, poll_interval: float) -> Subscription:
         """Poll a generation, from now on."""
         subscription = Subscription(self, generation_id, poll_interval)
-        self._schedule.subscriptions.add(subscription)
+        self._schedule.subscriptions[subscription] = None
         self._schedule.put([subscription], self._now + min(JOIN_DELAY, poll_interval))
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Poll it no more; the last one closes the sessions and ends the threads."""
-        self._schedule.subscriptions.discard(subscription)
+        self._schedule.subscriptions.pop(subscription, None)
         if self._schedule.subscriptions or self.closed:
             return
         self.closed = True

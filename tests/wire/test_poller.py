@@ -67,7 +67,7 @@ def look_ups(monkeypatch):
     return look_ups
 
 
-WHOSE = contextvars.ContextVar("whose", default="nobody's")
+TASK = contextvars.ContextVar("task", default="none")
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def spoken(monkeypatch):
 
     class Log:
         def info(self, line, *values):
-            lines.append((line % values, WHOSE.get()))
+            lines.append((line % values, TASK.get()))
 
         warning = info
 
@@ -235,11 +235,11 @@ class TestPolledTogether:
 
     def test_metrics_say_how_many_wait_and_are_polled(self, gateway, loop, monkeypatch):
         """Airflow's metrics say how many wait, how many requests that takes, and how late the event is."""
-        told = []
+        sent = []
 
         class Stats:
-            incr = staticmethod(lambda name, *_: told.append(name))
-            gauge = staticmethod(lambda name, value: told.append(f"{name} {value}"))
+            incr = staticmethod(lambda name, *_: sent.append(name))
+            gauge = staticmethod(lambda name, value: sent.append(f"{name} {value}"))
 
         monkeypatch.setattr(poller, "Stats", Stats)
         timings = []
@@ -248,7 +248,7 @@ class TestPolledTogether:
         )
         far = gateway(seconds=0, batch_shape="envelope")
         loop.run(events(far.submit(2)))
-        assert told == ["luma.status_requests", "luma.generations_waiting 2", "luma.generations_waiting 0"]
+        assert sent == ["luma.status_requests", "luma.generations_waiting 2", "luma.generations_waiting 0"]
         assert timings == ["luma.completion_to_event"] * 2
 
 
@@ -610,27 +610,27 @@ class TestTrouble:
         monkeypatch.setattr(poller.Stats, metric, broken)
         assert statuses(loop.run(events(gateway(seconds=20, batch_shape="rows").submit(10)))) == {"success": 10}
 
-    def test_unread_news_are_kept_when_trouble_is_told(self, gateway, loop):
-        """But what one has not heard yet is not lost when all are told of the gateway's trouble."""
+    def test_unread_news_are_kept_when_trouble_begins(self, gateway, loop):
+        """What one has not read yet is not replaced when all hear of the gateway's trouble."""
         far = gateway(seconds=1000)
         ids = far.submit(300)
         far.many = lambda batch: refusal(502) if loop.now > 1003 and ids[0] not in batch else None
         far.one = lambda _: refusal(502)
 
         async def waiting():
-            one = await connections.Pollers.for_running_loop().for_connection("luma_default")
-            tickets = [one.subscribe(generation_id, 5) for generation_id in ids]
-            for ticket in tickets:
-                await ticket.next()
+            own = await connections.Pollers.for_running_loop().for_connection("luma_default")
+            subscriptions = [own.subscribe(generation_id, 5) for generation_id in ids]
+            for one in subscriptions:
+                await one.next()
             await asyncio.sleep(6)
-            heard = [await ticket.next() for ticket in (tickets[0], tickets[-1])]
-            for ticket in tickets:
-                ticket.poller.unsubscribe(ticket)
+            heard = [await one.next() for one in (subscriptions[0], subscriptions[-1])]
+            for one in subscriptions:
+                own.unsubscribe(one)
             return heard
 
-        answered, told = loop.run(waiting())
+        answered, failed = loop.run(waiting())
         assert answered.id == ids[0]
-        assert told.status == 502
+        assert failed.status == 502
 
     def test_the_newest_news_count(self, gateway, loop):
         """Of what is said before a trigger wakes, the newest counts."""
@@ -638,14 +638,14 @@ class TestTrouble:
         (one,) = far.submit()
 
         async def waiting():
-            house = connections.Pollers.for_running_loop()
-            ticket = (await house.for_connection("luma_default")).subscribe(one, 1000)
-            hearing = asyncio.ensure_future(ticket.next())
+            own = await connections.Pollers.for_running_loop().for_connection("luma_default")
+            subscription = own.subscribe(one, 1000)
+            hearing = asyncio.ensure_future(subscription.next())
             await asyncio.sleep(0)
             for said in ("first", "second"):
-                ticket.notify(said)
+                subscription.notify(said)
             heard = await hearing
-            ticket.poller.unsubscribe(ticket)
+            own.unsubscribe(subscription)
             return heard
 
         assert loop.run(waiting()) == "second"
@@ -947,7 +947,7 @@ def test_each_wait_logs_in_the_context_of_its_own_task(gateway, loop, spoken):
     far.one = far.many
 
     async def own(one):
-        WHOSE.set(one)
+        TASK.set(one)
         return await event(one)
 
     async def waiting():
