@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 10.0
 MAX_ANSWER_BYTES = 10 * 1024 * 1024
+LONGEST_PAUSE = 15.0
+"""Seconds for which a submission that is told to wait sleeps here; for longer, a task can free its worker."""
 NO_SUCH_GENERATION = "00000000-0000-0000-0000-000000000000"
 
 
@@ -66,7 +68,8 @@ class LumaClient:
     One API that offers Luma's models, and a token for it.
 
     Calls that only read are repeated, with exponential back-off and jitter, while the API is in trouble. A submission
-    is repeated only where it certainly was not accepted: no request went out, or the answer was 429.
+    is repeated only where it certainly was not accepted: no request went out, or the answer was 429 and asked for no
+    more than :data:`LONGEST_PAUSE` seconds.
 
     Safe to share between threads: each has a session of its own.
 
@@ -279,15 +282,24 @@ class LumaClient:
                     listener.rejected()
                 raise
 
-        return self._retry(attempt, (LumaConnectionError, LumaRateLimited))
+        return self._retry(attempt, (LumaConnectionError, LumaRateLimited), longest_pause=LONGEST_PAUSE)
 
-    def _retry(self, attempt: Callable[[float], T], errors: tuple[type[LumaError], ...]) -> T:
+    def _retry(
+        self,
+        attempt: Callable[[float], T],
+        errors: tuple[type[LumaError], ...],
+        *,
+        longest_pause: float = float("inf"),
+    ) -> T:
         """Call ``attempt`` with the seconds that are left, again and again while it raises one of ``errors``."""
         import tenacity
 
+        def is_passing(error: BaseException) -> bool:
+            return isinstance(error, errors) and (error.retry_after or 0) <= longest_pause
+
         deadline = time.monotonic() + self.retry_for
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(errors),
+            retry=tenacity.retry_if_exception(is_passing),
             stop=tenacity.stop_before_delay(self.retry_for),
             wait=_wait,
             before_sleep=_log_wait,

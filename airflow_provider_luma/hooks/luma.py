@@ -142,8 +142,11 @@ class LumaHook(BaseHook):
         :param poll_interval: seconds between two polls.
         :raises LumaGenerationFailed: it failed, and that was not waited for.
         :raises LumaNotFound: the API does not know the id, for over a minute.
+        :raises LumaError: the connection is wrong, as :meth:`get_conn` says.
         """
         wait = Wait(generation_id, target_state, log=self.log)
+        # Waiting does not mend a connection that makes no sense.
+        self.get_conn()
         while True:
             try:
                 seen: Generation | LumaError = self.get_generation(generation_id)

@@ -106,6 +106,8 @@ class LumaGenerationSensor(BaseSensorOperator):
             return PokeReturnValue(is_done=False)
         with fail_without_retry(LumaGenerationFailed):
             hook, wait = self._hook_and_wait(context)
+            # Waiting does not mend a connection that makes no sense.
+            hook.get_conn()
             try:
                 seen: Generation | LumaError = hook.get_generation(self.generation_id)
             except LumaAuthenticationError as error:
