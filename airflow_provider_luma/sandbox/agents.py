@@ -140,7 +140,7 @@ class Agents(Api):
     def found(self, generation: Generation, request: Request) -> Response:
         """Answer `GET /generations/{id}`, each time with another URL."""
         seconds = self.memory.settings.url_seconds or URL_SECONDS
-        folder = f"{cdn.address(self.memory, request, seconds)}/{generation.id}"
+        folder = f"{cdn.address(self.memory, str(request.base_url), seconds)}/{generation.id}"
         signature = f"?X-Amz-Expires={seconds:.0f}&X-Amz-Signature={uuid.uuid4().hex}"
         return JSONResponse(body_of(generation, folder, signature))
 

@@ -37,16 +37,6 @@ class Api(ABC):
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
 
-    # These two, and `Call.gateway`, go with the last test that uses them in place of what `Sandbox` has.
-    @property
-    def generations(self) -> dict[str, Generation]:
-        """All generations, by id."""
-        return self.memory.generations
-
-    def report(self, cdn: str) -> dict[str, Any]:
-        """Return what was submitted, polled and charged."""
-        return self.memory.report(cdn)
-
     @abstractmethod
     def is_known(self, scheme: str, token: str) -> bool:
         """Return whether the API knows this token."""

@@ -58,7 +58,7 @@ async def show(memory: Memory, request: Request) -> Response:
     """Answer what happened: a page for a browser, JSON for a program."""
     if "text/html" in request.headers.get("accept", ""):
         return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers={"Vary": "Accept"})
-    address = cdn.address(memory, request, memory.settings.url_seconds)
+    address = cdn.address(memory, str(request.base_url), memory.settings.url_seconds)
     return JSONResponse(memory.report(address), headers={"Vary": "Accept", "Cache-Control": "no-store"})
 
 

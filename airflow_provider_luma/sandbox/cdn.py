@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from airflow_provider_luma.sandbox.memory import Memory
 
 
-def address(memory: Memory, request: Request, seconds: float) -> str:
+def address(memory: Memory, base_url: str, seconds: float) -> str:
     """
-    Return where the CDN is for this client.
+    Return where the CDN is for a client.
 
+    :param base_url: where the sandbox is for this client.
     :param seconds: for how long the address is good; 0 is for ever.
     """
     until = f"/until-{memory.clock() + seconds:.3f}" if seconds else ""
-    return f"{request.url.scheme}://{request.url.netloc}/cdn{until}"
+    return f"{base_url.rstrip('/')}/cdn{until}"
 
 
 async def send_file(memory: Memory, request: Request) -> Response:

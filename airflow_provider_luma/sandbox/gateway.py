@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from airflow_provider_luma.sandbox.memory import Generation, Memory
+    from airflow_provider_luma.sandbox.memory import Generation, Memory, Settings
+    from airflow_provider_luma.sandbox.weather import Weather
 
 FAILURE_REASONS = {"fail": "Job failed", "moderated": "Advanced prompt moderation failed"}
 FIELDS = {
@@ -45,7 +46,34 @@ def routes(memory: Memory, prefix: str = "") -> list[Route]:
     ]
 
 
-class Gateway(Api):
+class OldWays(Api):
+    """What tests reached into before `Sandbox` had a way; goes, with `Call.gateway`, when the last has switched."""
+
+    @property
+    def generations(self) -> dict[str, Generation]:
+        """See `Sandbox.add_generation`, `finish` and `remove_generation`."""
+        return self.memory.generations
+
+    @property
+    def weather(self) -> Weather:
+        """See `Sandbox.weather`."""
+        return self.memory.weather
+
+    @property
+    def settings(self) -> Settings:
+        """See `Sandbox.change`."""
+        return self.memory.settings
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        self.memory.settings = settings
+
+    def report(self, cdn: str) -> dict[str, Any]:
+        """See `Sandbox.report`."""
+        return self.memory.report(cdn)
+
+
+class Gateway(OldWays):
     """The gateway, as its wire contract has it."""
 
     name = "gateway"
@@ -87,7 +115,7 @@ class Gateway(Api):
 
     def found(self, generation: Generation, request: Request) -> Response:
         """Answer `GET /luma/generations/{id}`."""
-        address = cdn.address(self.memory, request, self.memory.settings.url_seconds)
+        address = cdn.address(self.memory, str(request.base_url), self.memory.settings.url_seconds)
         return JSONResponse(answers.generation_body(generation, generation.state, address))
 
     def failed(self, failure: str, retry_after: int = 0) -> Response:
@@ -131,7 +159,7 @@ async def query_many(gateway: Gateway, request: Request) -> Response:
     generations = [generation for generation in queried if generation is not None]
     for generation in generations:
         generation.polls += 1
-    address = cdn.address(memory, request, settings.url_seconds)
+    address = cdn.address(memory, str(request.base_url), settings.url_seconds)
     return JSONResponse(answers.tasks_body(settings.batch_shape, generations, address))
 
 

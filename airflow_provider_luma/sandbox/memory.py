@@ -168,6 +168,7 @@ class ReceivedRequest:
     :param path: such as `/luma/generations`; for a file, what follows the address of the CDN too.
     :param query: what follows the path's question mark.
     :param headers: by name, in lower case; the token is `***`.
+    :param at: when it came, in seconds by the sandbox's clock.
     :param content: the body as it was sent.
     :param status: the status that it was answered with; None as long as it is not, and where the connection was cut.
     """
@@ -176,6 +177,7 @@ class ReceivedRequest:
     path: str
     query: str
     headers: dict[str, str]
+    at: float
     content: bytes = field(default=b"", repr=False)
     status: int | None = None
 
@@ -235,7 +237,7 @@ class Memory:
         if "authorization" in headers:
             scheme, separator, _ = headers["authorization"].partition(" ")
             headers["authorization"] = f"{scheme} ***" if separator else "***"
-        received = ReceivedRequest(request.method, request.url.path, request.url.query, headers)
+        received = ReceivedRequest(request.method, request.url.path, request.url.query, headers, self.clock())
         self.requests.append(received)
         return received
 
@@ -248,7 +250,7 @@ class Memory:
 
     def report(self, cdn: str) -> dict[str, Any]:
         """Return what was submitted, polled and charged, over both APIs."""
-        generations = [generation.summary(cdn) for generation in self.generations.values()]
+        generations = [generation.summary(cdn) for generation in list(self.generations.values())]
         return {
             "submitted": len(generations),
             "charged": len(generations),

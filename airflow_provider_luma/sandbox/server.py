@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 import time
-from http.client import HTTPConnection
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_luma.sandbox import cdn
 from airflow_provider_luma.sandbox.agents import Agents
 from airflow_provider_luma.sandbox.app import app_with
 from airflow_provider_luma.sandbox.gateway import Gateway
 from airflow_provider_luma.sandbox.memory import Memory, Settings
+from airflow_provider_luma.sandbox.weather import Weather
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -147,10 +148,25 @@ class Sandbox:
         """
         self.memory.generations[generation_id].finish(after)
 
+    def remove_generation(self, generation_id: str) -> None:
+        """
+        Let neither API know a generation any more; `add_generation` can bring its id back.
+
+        :raises KeyError: if there is no such generation.
+        """
+        del self.memory.generations[generation_id]
+
+    def change(self, **settings: Any) -> None:
+        """
+        Change settings while it runs; what was submitted before stays as it is.
+
+        :param settings: the fields of `Settings` by name, such as `token="another"`.
+        """
+        self.memory.settings = replace(self.memory.settings, **settings)
+
     def report(self) -> dict[str, Any]:
         """Return what was submitted, polled and charged, as `GET /sandbox` has it."""
-        report: dict[str, Any] = json.loads(self.call("GET", "/sandbox"))
-        return report
+        return self.memory.report(cdn.address(self.memory, self.url, self.memory.settings.url_seconds))
 
     def weather(self, **weather: Any) -> None:
         """
@@ -159,21 +175,8 @@ class Sandbox:
         :param weather: the fields of `Weather` by name, such as `status={"500": 0.05}` or `down=True`.
         :raises ValueError: if there is no such weather.
         """
-        self.call("POST", "/sandbox/weather", json.dumps(weather))
+        self.memory.weather = Weather.parse(weather)
 
     def reset(self) -> None:
         """Forget everything, and make the weather good."""
-        self.call("DELETE", "/sandbox")
-
-    def call(self, method: str, path: str, body: str | None = None) -> bytes:
-        """Make a request that belongs to the sandbox, not to an API."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
-        try:
-            connection.request(method, path, body)
-            response = connection.getresponse()
-            answer = response.read()
-        finally:
-            connection.close()
-        if response.status >= 400:
-            raise ValueError(answer.decode())
-        return answer
+        self.memory.reset()

@@ -643,6 +643,24 @@ class TestAddGeneration:
         assert query(slow_sandbox, generation_id).json["state"] == "failed"
 
 
+def test_a_removed_generation_is_unknown_until_it_is_added_again(sandbox):
+    generation_id = submitted_id(sandbox)
+    sandbox.remove_generation(generation_id)
+    assert query(sandbox, generation_id).status == 400
+    sandbox.add_generation(generation_id=generation_id)
+    assert query(sandbox, generation_id).status == 200
+
+
+def test_settings_can_be_changed_while_it_runs(clock):
+    with Sandbox(seconds=10, clock=clock) as sandbox:
+        old = submitted_id(sandbox)
+        sandbox.change(seconds=0, token="sk-test")
+        new = submitted_id(sandbox)
+
+        assert [query(sandbox, one).json["state"] for one in (old, new)] == ["pending", "completed"]
+        assert call(sandbox, "GET", "/luma/generations/1", headers={"Authorization": "Bearer other"}).status == 401
+
+
 class TestRequests:
     def test_it_has_what_was_asked_in_order(self, sandbox):
         image = "data:image/png;base64," + "A" * 1000
@@ -664,6 +682,13 @@ class TestRequests:
 
         assert [request.headers["authorization"] for request in sandbox.requests] == ["Bearer ***", "***"]
         assert "sk-test" not in str(sandbox.requests)
+
+    def test_it_has_the_time_by_the_sandboxs_clock(self, slow_sandbox, clock):
+        submit(slow_sandbox)
+        clock.now += 2.5
+        submit(slow_sandbox)
+
+        assert [request.at for request in slow_sandbox.requests] == [100.0, 102.5]
 
     def test_a_request_whose_connection_is_cut_has_no_status(self, sandbox):
         with pytest.raises(RemoteDisconnected):
@@ -792,8 +817,9 @@ def test_a_revoked_token_is_refused_everywhere(sandbox):
 )
 def test_impossible_weather_is_refused(sandbox, weather):
     """Weather that cannot be is refused."""
-    with pytest.raises(ValueError, match="invalid_request"):
+    with pytest.raises(ValueError, match=r"knows|chances|unexpected|has no attribute|not iterable"):
         sandbox.weather(**weather)
+    assert call(sandbox, "POST", "/sandbox/weather", weather).status == 400
 
 
 @pytest.mark.parametrize("body", [b"{", []], ids=str)
