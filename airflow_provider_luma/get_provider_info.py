@@ -10,8 +10,7 @@ CONNECTION_TYPE: dict[str, object] = {
         "hidden-fields": ["description", "login", "port", "schema", "extra"],
         "relabeling": {"host": "Host", "password": "API token"},
         "placeholders": {
-            "host": "empty: agents.lumalabs.ai for a key of Luma's own (luma-...), else www.kkiai.com, a third party's "
-            "gateway and not Luma",
+            "host": "empty: Luma for a key that begins with luma-, else www.kkiai.com, a third party's gateway",
             "password": "the token, without Bearer",
         },
     },

@@ -25,7 +25,7 @@ from airflow_provider_luma.api.errors import (
     LumaRateLimited,
     LumaServerError,
 )
-from airflow_provider_luma.api.retry import backoff
+from airflow_provider_luma.api.retry import MAX_RETRY_AFTER, backoff
 from airflow_provider_luma.api.url import base_url
 
 if TYPE_CHECKING:
@@ -254,16 +254,15 @@ class LumaClient:
     def _read(self, request: Request[T]) -> T:
         return self._retry(
             lambda left: self._send(request, limit=min(self.timeout, left)),
-            (LumaConnectionError, LumaRateLimited, LumaServerError),
+            LumaConnectionError,
+            LumaRateLimited,
+            LumaServerError,
         )
 
     def _submit(self, request: Request[Generation], listener: SubmissionListener | None) -> Generation:
         content = encode(request.body or {})
-        sent = {"api": self.api}
-        found_by = ""
-        if request.request_id:
-            sent["request_id"] = request.request_id
-            found_by = f" Its X-Request-Id, by which the API's support can find it, is {request.request_id}."
+        sent = {"api": self.api, **({"request_id": request.request_id} if request.request_id else {})}
+        found_by = f" Its X-Request-Id, for the API's support, is {request.request_id}." if request.request_id else ""
 
         def attempt(_left: float) -> Generation:
             body = _TrackedBody(content, listener, sent)
@@ -282,14 +281,10 @@ class LumaClient:
                     listener.rejected()
                 raise
 
-        return self._retry(attempt, (LumaConnectionError, LumaRateLimited), longest_pause=LONGEST_PAUSE)
+        return self._retry(attempt, LumaConnectionError, LumaRateLimited, longest_pause=LONGEST_PAUSE)
 
     def _retry(
-        self,
-        attempt: Callable[[float], T],
-        errors: tuple[type[LumaError], ...],
-        *,
-        longest_pause: float = float("inf"),
+        self, attempt: Callable[[float], T], *errors: type[LumaError], longest_pause: float = MAX_RETRY_AFTER
     ) -> T:
         """Call ``attempt`` with the seconds that are left, again and again while it raises one of ``errors``."""
         import tenacity

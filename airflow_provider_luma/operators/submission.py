@@ -203,11 +203,7 @@ class Submission:
     def _check_ambiguous(self, *, resubmit: bool) -> None:
         """Raise LumaAmbiguousSubmission for a request whose answer never came, unless it may be sent again."""
         when = self._earlier.get("submitted_at")
-        where = "".join(
-            f", {said} {self._earlier[key]}"
-            for key, said in (("api", "to"), ("request_id", "with X-Request-Id"))
-            if key in self._earlier
-        )
+        where = "".join(f", {key} {self._earlier[key]}" for key in ("api", "request_id") if key in self._earlier)
         began = f"An earlier try began to submit this request at {when}{where} and never got the answer"
         if not resubmit:
             raise LumaAmbiguousSubmission(

@@ -234,8 +234,8 @@ class TestRefused:
         ("video", "message"),
         [
             ({"end_frame": {"url": LAST}}, "extending an earlier generation does not go with another frame"),
-            ({"hdr": True}, "hdr does not go with extending"),
-            ({"duration": "10s"}, "extending an earlier generation does not go with duration 10s.*It always makes 5 s"),
+            ({"hdr": True}, "extending an earlier generation does not go with hdr"),
+            ({"duration": "10s"}, "extending an earlier generation does not go with duration 10s.*It makes 5 s"),
         ],
     )
     def test_not_with_extending(self, video, message):
@@ -430,7 +430,7 @@ class TestErrors:
         """Each error is what its status says, with its text, its request id, and what to do; none is charged."""
         error = error_of(name, status)
         detail = fixture(name)["detail"]
-        said = detail if isinstance(detail, str) else "video.duration: Input should be '5s' or '10s'"
+        said = detail if isinstance(detail, str) else "body.video.duration: Input should be '5s' or '10s'"
         assert type(error) is kind
         assert (error.status, error.request_id) == (status, "r-1")
         assert f"HTTP {status}, {said}. " in str(error)

@@ -248,9 +248,7 @@ class TestPayingOnce:
         (request,) = submissions(sandbox)
         logged = capsys.readouterr().out + caplog.text
         assert f"Submitting to agents {sandbox.url} with X-Request-Id {request.headers['x-request-id']}" in logged
-        assert f"X-Request-Id, by which the API's support can find it, is {request.headers['x-request-id']}." in str(
-            caught.value
-        )
+        assert f"X-Request-Id, for the API's support, is {request.headers['x-request-id']}." in str(caught.value)
         assert caught.value.__cause__.request_id == request.headers["x-request-id"]
 
     def test_killed_while_submitting(self, sandbox, store):
@@ -259,9 +257,7 @@ class TestPayingOnce:
         task = Task(store)
         with pytest.raises(Killed):
             task.run()
-        with pytest.raises(
-            AirflowFailException, match=f"to agents {sandbox.url}, with X-Request-Id [0-9a-f-]+ and never"
-        ):
+        with pytest.raises(AirflowFailException, match=f"api agents {sandbox.url}, request_id [0-9a-f-]+ and never"):
             task.run()
         assert sandbox.report()["charged"] == 0
 

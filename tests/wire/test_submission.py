@@ -395,7 +395,7 @@ class TestElsewhere:
         record = store.get(STORE_KEY)
         store.set(STORE_KEY, {**record, "request": digest({"user_prompt": PROMPT})})
         connect(host=sandbox.url, password=TOKEN)
-        with pytest.raises(AirflowFailException, match="at then, to agents https://x, with X-Request-Id r-1 and never"):
+        with pytest.raises(AirflowFailException, match="at then, api agents https://x, request_id r-1 and never"):
             task.run()
         assert sandbox.report()["charged"] == 0
 

@@ -65,7 +65,6 @@ _KINDS: Mapping[int, tuple[type[LumaApiError], str]] = {
     402: (LumaQuotaError, "Top up the balance of the key's account."),
     403: (LumaAuthenticationError, "Ask Luma about the account that the key belongs to."),
     404: (LumaNotFound, "Is it a generation of the account that the key belongs to?"),
-    405: (LumaNotFound, ""),
     429: (LumaRateLimited, "Wait, or run fewer generations at once (an Airflow pool limits them)."),
 }
 _NOT_LUMA = "This did not come from Luma's own API but from something before it: check the host, firewall and proxy."
@@ -204,26 +203,22 @@ def _reference(argument: str, image: str) -> dict[str, Any]:
 
 
 def _check_body(body: Mapping[str, Any], templated: Collection[str]) -> None:
-    if "user_prompt" not in templated:
-        prompt = body.get("prompt")
-        if not isinstance(prompt, str) or len(prompt) not in PROMPT_LENGTH:
-            length = f"{len(prompt):,}" if isinstance(prompt, str) else "none"
-            raise LumaInvalidRequest(
-                f"user_prompt is needed on {NAME}, also beside an image, and has {PROMPT_LENGTH.start} to "
-                f"{PROMPT_LENGTH.stop - 1:,} characters, got {length}."
-            )
+    length = len(str(body.get("prompt", "")))
+    if length not in PROMPT_LENGTH and "user_prompt" not in templated:
+        raise LumaInvalidRequest(
+            f"user_prompt is needed on {NAME}, also beside an image, and has {PROMPT_LENGTH.start} to "
+            f"{PROMPT_LENGTH.stop - 1:,} characters, got {length:,}."
+        )
     if body["model"] in ("ray-v1", "ray-v2"):
         raise LumaInvalidRequest(
             f"model_name {body['model']} is a gateway's, and none on {NAME}: leave it out for {DEFAULT_MODEL}."
         )
-    video = body.get("video", {})
-    if body["type"] == "video" and (conflict := _conflict(video)):
+    if body["type"] == "video" and (conflict := _conflict(body.get("video", {}))):
         raise LumaInvalidRequest(f"{conflict[0]} does not go with {conflict[1]} on {NAME}. {conflict[2]}".rstrip())
 
 
 def _conflict(video: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """Return two things that do not go together, by the names that users know, and what there is instead."""
-    images = "10 s from images is keyframes in extra_body's video."
     named = {"start_frame": "image_url (video.start_frame)", "end_frame": "image_end_url (video.end_frame)"}
     has = {name: named.get(name, name) for name, value in video.items() if value or name in named}
     if video.get("duration") == "10s":
@@ -232,24 +227,20 @@ def _conflict(video: Mapping[str, Any]) -> tuple[str, str, str] | None:
         has["low"] = f"resolution {video['resolution']}"
     if any("generation_id" in mapping(video.get(frame)) for frame in named):
         has["extend"] = "extending an earlier generation"
-    rules = [
-        ("extend", "10s", "It always makes 5 s."),
-        ("10s", "start_frame", images),
-        ("10s", "end_frame", images),
-        ("10s", "loop", ""),
-        ("loop", "hdr", ""),
-        ("loop", "end_frame", "A loop ends where it began."),
-        ("loop", "keyframes", ""),
-        ("hdr", "low", "It needs 720p or 1080p."),
-        ("hdr", "extend", ""),
-        ("keyframes", "start_frame", "Put all images into keyframes."),
-        ("keyframes", "end_frame", "Put all images into keyframes."),
-    ]
-    if "keyframes" not in has:
-        rules.append(("hdr", "10s", images))
-    if "extend" in has and has.keys() >= named.keys():
-        return has["extend"], "another frame", "It takes one anchor only."
-    return next(((has[one], has[other], more) for one, other, more in rules if one in has and other in has), None)
+        if has.keys() >= named.keys():
+            return has["extend"], "another frame", "It takes one anchor only."
+    rules = (
+        ("extend", ("10s", "hdr"), "It makes 5 s, without HDR."),
+        ("10s", ("start_frame", "end_frame"), "10 s from images is keyframes in extra_body's video."),
+        ("10s", ("loop",), ""),
+        ("loop", ("hdr", "end_frame", "keyframes"), ""),
+        ("hdr", ("low",) if "keyframes" in has else ("low", "10s"), "It needs 720p or 1080p, and keyframes for 10 s."),
+        ("keyframes", ("start_frame", "end_frame"), "Put all images into keyframes."),
+    )
+    found = (
+        (has[one], has[other], more) for one, others, more in rules if one in has for other in others if other in has
+    )
+    return next(found, None)
 
 
 def _error(answer: Answer, payload: Any, call: str) -> LumaApiError:
@@ -279,13 +270,10 @@ def _error(answer: Answer, payload: Any, call: str) -> LumaApiError:
 
 def _detail(value: Any) -> str | None:
     """Return an error's text, which may be a list of what is wrong with which field."""
-    if not isinstance(value, list):
-        return short_text(value)
-    parts = []
-    for one in map(mapping, value):
-        place = ".".join(str(name) for name in _list(one.get("loc")) if name != "body")
-        parts.append(": ".join(filter(None, (place, short_text(one.get("msg"))))))
-    return short_text("; ".join(filter(None, parts)))
+    if isinstance(value, list):
+        places = [(".".join(map(str, _list(one.get("loc")))), one.get("msg")) for one in map(mapping, value)]
+        value = "; ".join(f"{place}: {message}" for place, message in places)
+    return short_text(value)
 
 
 def _list(value: Any) -> list[Any]:
