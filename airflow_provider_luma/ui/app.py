@@ -7,6 +7,7 @@ import hashlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID  # noqa: TC003  likewise
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.common.db.common import SessionDep  # noqa: TC002  FastAPI reads the annotation
@@ -75,10 +76,19 @@ def of_run(dag_id: str, run_id: str, session: SessionDep, limit: PositiveInt = v
 
 
 @app.get("/dags/{dag_id}/runs/{run_id}/tasks/{task_id}/{map_index}/video.json")
-def of_task(dag_id: str, run_id: str, task_id: str, map_index: str, session: SessionDep) -> dict[str, Any]:
+def of_task(
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: str,
+    session: SessionDep,
+    region_id: UUID | None = None,
+    region_index: int = -1,
+) -> dict[str, Any]:
     """Return the video of a task instance; where it is not mapped, Airflow leaves its placeholder as it is."""
     index = int(map_index) if re.fullmatch("[0-9]{1,9}", map_index) else -1
-    return _known(videos.of_task(session, dag_id, run_id, task_id, index))
+    region = (region_id, region_index) if region_id else None
+    return _known(videos.of_task(session, dag_id, run_id, task_id, index, region))
 
 
 def _known(found: dict[str, Any] | None) -> dict[str, Any]:

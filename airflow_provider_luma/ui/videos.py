@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pendulum
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
-from sqlalchemy import String, and_, cast, select
+from sqlalchemy import String, cast, select
 
 from airflow_provider_luma.operators.outcome import RECORD_KEY
+from airflow_provider_luma.ui.instances import TO_START, Task, find_tasks, mapping
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
     from sqlalchemy.orm import Session
 
 LIMIT = 600
@@ -34,32 +35,7 @@ NOT_MADE = {
 }
 """What the state of a task means for the video that it has not made."""
 
-TO_START = (None, "scheduled", "queued")
-
 UNDER_WAY = (*TO_START, "running", "deferred", "up_for_reschedule", "restarting", "up_for_retry")
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task instance, and what it has recorded; whoever writes XComs may have written anything there."""
-
-    task_id: str
-    map_index: int
-    name: str
-    state: str | None
-    submits: bool
-    record: Mapping[str, Any]
-
-    @property
-    def generation_id(self) -> str:
-        """Return the id of the generation that it submitted, waits for or downloads."""
-        known = self.record.get("generation_id")
-        return known if isinstance(known, str) else ""
-
-    @property
-    def generation(self) -> Mapping[str, Any]:
-        """Return the generation as it saw it last."""
-        return _mapping(self.record.get("generation"))
 
 
 def of_run(session: Session, dag_id: str, run_id: str, limit: int) -> dict[str, Any] | None:
@@ -77,9 +53,9 @@ def of_run(session: Session, dag_id: str, run_id: str, limit: int) -> dict[str, 
     have_recorded = select(XComModel.task_id).where(
         XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.key == RECORD_KEY
     )
-    for task in _tasks(session, dag_id, run_id, TaskInstance.task_id.in_(have_recorded)):
+    for task in find_tasks(session, dag_id, run_id, TaskInstance.task_id.in_(have_recorded)):
         if task.submits or task.generation_id:
-            groups.setdefault(task.generation_id or (task.task_id, task.map_index), []).append(task)
+            groups.setdefault(task.generation_id or (task.task_id, task.map_index, task.region), []).append(task)
     videos = [_video(group) for group in groups.values()]
     for video in videos:
         video["prompt"] = video["prompt"][:PROMPT_AMONG_MANY]
@@ -91,22 +67,27 @@ def of_run(session: Session, dag_id: str, run_id: str, limit: int) -> dict[str, 
     }
 
 
-def of_task(session: Session, dag_id: str, run_id: str, task_id: str, map_index: int) -> dict[str, Any] | None:
+def of_task(
+    session: Session, dag_id: str, run_id: str, task_id: str, map_index: int, region: tuple[UUID, int] | None = None
+) -> dict[str, Any] | None:
     """
     Return the video that a task instance submits, waits for or downloads, with what others of its run know of it.
 
+    :param region: the ``region_id`` and ``region_index`` by which Airflow 3.4 knows one iteration of a loop from
+        another; without them, the last one's.
     :return: ``live``, and ``video``, which is None if the task has nothing to do with one; None where there is no such
         task instance. URLs are http(s) or None; lengths and times are in seconds.
     """
     live = _is_live(session, dag_id, run_id)
-    tasks = _tasks(session, dag_id, run_id, TaskInstance.task_id == task_id)
-    task = next((one for one in tasks if one.map_index == map_index), None)
-    if task is None:
+    instances = find_tasks(session, dag_id, run_id, TaskInstance.task_id == task_id)
+    meant = [one for one in instances if one.map_index == map_index and region in (None, one.region)]
+    if not meant:
         return None
+    task = meant[-1]
     found = [task]
     if task.generation_id:
         mentions_it = cast(XComModel.value, String).contains(task.generation_id, autoescape=True)
-        others = _tasks(session, dag_id, run_id, mentions_it)
+        others = find_tasks(session, dag_id, run_id, mentions_it)
         found = [other for other in others if other.generation_id == task.generation_id]
     return {"live": live, "video": _video(found) if task.record or task.submits else None}
 
@@ -116,52 +97,10 @@ def _is_live(session: Session, dag_id: str, run_id: str) -> bool | None:
     return None if state is None else state in ("queued", "running")
 
 
-def _tasks(session: Session, dag_id: str, run_id: str, *conditions: Any) -> list[Task]:
-    """Return the run's task instances that meet the conditions, each with its record, in a steady order."""
-    recorded = and_(
-        XComModel.dag_id == TaskInstance.dag_id,
-        XComModel.run_id == TaskInstance.run_id,
-        XComModel.task_id == TaskInstance.task_id,
-        XComModel.map_index == TaskInstance.map_index,
-        XComModel.key == RECORD_KEY,
-    )
-    label: Any = TaskInstance.rendered_map_index
-    columns = TaskInstance.task_id, TaskInstance.map_index, label, TaskInstance.state
-    query = (
-        select(*columns, XComModel.value)
-        .outerjoin(XComModel, recorded)
-        .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, *conditions)
-        .order_by(TaskInstance.task_id, TaskInstance.map_index)
-    )
-    rows = [(*row, _record(value)) for *row, value in session.execute(query)]
-    submitting = {task_id for task_id, *_, record in rows if "request" in record}
-    return [
-        Task(
-            task_id,
-            map_index,
-            f"{task_id} [{shown or map_index}]" if map_index >= 0 else task_id,
-            state,
-            task_id in submitting,
-            record,
-        )
-        for task_id, map_index, shown, state, record in rows
-    ]
-
-
-def _record(value: Any) -> Mapping[str, Any]:
-    # Airflow keeps an XCom as JSON in a JSON column.
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return {}
-    return _mapping(value)
-
-
 def _video(tasks: list[Task]) -> dict[str, Any]:
     """Return what the tasks that have to do with one video know of it together."""
     first = next((task for task in tasks if task.submits), tasks[0])
-    request = _mapping(first.record.get("request"))
+    request = mapping(first.record.get("request"))
     # The one that saw the end, if one did, and most lately, as URLs expire.
     last = max(tasks, key=_freshness)
     generation = last.generation
@@ -172,6 +111,7 @@ def _video(tasks: list[Task]) -> dict[str, Any]:
     return {
         "task_id": first.task_id,
         "map_index": first.map_index,
+        "region": first.region and dict(zip(("region_id", "region_index"), map(str, first.region), strict=True)),
         "name": first.name,
         "state": _state(tasks, first, last),
         "generation_id": first.generation_id,
@@ -241,10 +181,6 @@ def _when(value: Any) -> pendulum.DateTime | None:
     except (TypeError, ValueError):
         return None
     return when if isinstance(when, pendulum.DateTime) else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _text(value: Any) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import uuid
+from datetime import datetime, timezone
 
 import pytest
 import sqlalchemy
 from airflow import models
+from airflow.models import xcom
 from airflow.models.base import Base
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
-from airflow.models.xcom import XComModel
 from sqlalchemy.orm import Session
 
 from airflow_provider_luma.ui import videos
@@ -26,6 +27,8 @@ DONE = {
     "height": 720,
     "duration": 5.0,
 }
+NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
+SINCE_3_4 = hasattr(TaskInstance, "region_id")
 REQUEST = {"user_prompt": "A boat", "model_name": "ray-v2"}
 
 
@@ -34,30 +37,43 @@ class Run:
 
     def __init__(self, session):
         self.session = session
-        self.insert(DagRun, id=1, dag_id=DAG, run_id=RUN, state="running", run_type="manual")
+        self.insert(DagRun, id=1, dag_id=DAG, run_id=RUN, state="running", run_type="manual", run_after=NOON)
 
     def insert(self, model, **values):
         # A row has dozens of columns that do not matter here, and that differ between versions.
         for column in model.__table__.columns:
-            if not column.nullable:
-                text = "2026-11-23 06:00:00.000000" if "date" in column.name or "_at" in column.name else ""
-                values.setdefault(column.name, 0 if isinstance(column.type, sqlalchemy.Integer) else text)
-        marks = ", ".join("?" * len(values))
-        statement = f"INSERT INTO {model.__tablename__} ({', '.join(values)}) VALUES ({marks})"  # noqa: S608
-        self.session.connection().exec_driver_sql(statement, tuple(values.values()))
+            if not column.nullable and column.default is None and column.server_default is None:
+                kind = column.type.python_type
+                values.setdefault(column.name, {datetime: NOON, uuid.UUID: uuid.uuid4()}.get(kind) or kind())
+        self.session.execute(model.__table__.insert().values(**values))
 
-    def task(self, task_id, state, record=None, *, map_index=-1):
-        key = {"dag_id": DAG, "run_id": RUN, "task_id": task_id, "map_index": map_index}
-        self.insert(TaskInstance, **key, id=uuid.uuid4().hex, state=state)
-        if record is not None:
-            self.insert(XComModel, **key, dag_run_id=1, key="luma", value=json.dumps(record))
+    def task(self, task_id, state, record=None, *, map_index=-1, **more):
+        instance = uuid.uuid4()
+        key = {"dag_id": DAG, "run_id": RUN, "task_id": task_id}
+        index = {"region_index" if SINCE_3_4 else "map_index": map_index}
+        self.insert(TaskInstance, **key, **index, id=instance, state=state, **more)
+        if record is None:
+            return
+        if SINCE_3_4:
+            self.insert(xcom.XComModelV2, id=uuid.uuid4(), task_instance_id=instance, key="luma", value=record)
+        else:
+            self.insert(xcom.XComModel, **key, map_index=map_index, dag_run_id=1, key="luma", value=record)
+
+    def region(self, node_id, **more):
+        """Make what Airflow 3.4 calls a region, the expansion of a mapped task or of a loop, and return its id."""
+        from airflow.models.dynamic_region import DynamicRegion
+
+        region_id = uuid.uuid4()
+        key = {"dag_id": DAG, "run_id": RUN, "node_id": node_id}
+        self.insert(DynamicRegion, **key, id=region_id, family_root_id=region_id, **more)
+        return region_id
 
     @property
     def videos(self):
         return videos.of_run(self.session, DAG, RUN, videos.LIMIT)["videos"]
 
-    def of_task(self, task_id, map_index=-1):
-        return videos.of_task(self.session, DAG, RUN, task_id, map_index)
+    def of_task(self, task_id, map_index=-1, region=None):
+        return videos.of_task(self.session, DAG, RUN, task_id, map_index, region)
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +245,64 @@ def test_only_web_addresses(run, url):
     assert (video["video_url"], video["poster_url"]) == (None, None)
     assert [one["url"] for one in video["images"] if one["is"] == "image_url"] == ([] if url is None else [None])
     assert video["images"][-1]["url"] == "https://images/end.png"
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"), [("up_for_retry", "g1"), (None, "g1"), ("queued", "g1"), ("running", ""), ("failed", "")]
+)
+@pytest.mark.skipif(not SINCE_3_4, reason="one row a task before Airflow 3.4")
+def test_next_try(run, state, shown):
+    """Until the next try begins the last one's record is shown, though on Airflow 3.4 each has its own XComs."""
+    for number, generation_id in enumerate(["g0", "g1"], 1):
+        record = {"request": REQUEST, "generation_id": generation_id}
+        run.task("make", "failed", record, map_index=0, try_number=number, working_set=None)
+    run.task("make", state, map_index=0, try_number=3)
+    run.task("make", "success", {"request": REQUEST, "generation_id": "another"}, map_index=1)
+    assert [video["generation_id"] for video in run.videos] == [shown, "another"]
+    assert run.of_task("make", 0)["video"]["generation_id"] == shown
+
+
+@pytest.mark.skipif(not SINCE_3_4, reason="Airflow before 3.4 has no loops")
+class TestLoop:
+    def test_iterations(self, run):
+        """Each iteration of a loop has its own video; without being told which, a task's tab has the last one's."""
+        loop = run.region("refine")
+        for index in range(3):
+            record = {"request": REQUEST, "generation_id": f"g{index}"}
+            run.task("make", "success", record, map_index=index, region_id=loop)
+        assert [video["name"] for video in run.videos] == [f"make, iteration {index}" for index in range(3)]
+        for index, video in enumerate(run.videos):
+            assert video["map_index"] == -1
+            assert video["region"] == {"region_id": str(loop), "region_index": str(index)}
+            assert run.of_task("make", region=(loop, index))["video"] == video
+        assert run.of_task("make")["video"]["generation_id"] == "g2"
+        assert run.of_task("make", region=(uuid.uuid4(), 0)) is None
+
+    def test_not_begun(self, run):
+        """Iterations that have not recorded anything are told apart, too."""
+        loop = run.region("refine")
+        run.task("make", "success", {"request": REQUEST, "generation_id": "g0"}, map_index=0, region_id=loop)
+        for index in (1, 2):
+            run.task("make", "queued", map_index=index, region_id=loop)
+        assert [video["state"] for video in run.videos] == ["submitted", "waiting", "waiting"]
+
+    def test_mapped(self, run):
+        """So has each mapped task in each iteration."""
+        loop = run.region("refine")
+        for iteration in range(2):
+            own = run.region("make", parent_region_id=loop, parent_region_index=iteration)
+            for index in range(2):
+                record = {"request": REQUEST, "generation_id": f"g{iteration}{index}"}
+                run.task("make", "success", record, map_index=index, region_id=own)
+        names = [f"make [{index}], iteration {iteration}" for iteration in range(2) for index in range(2)]
+        assert [video["name"] for video in run.videos] == names
+        assert run.of_task("make", 1)["video"]["generation_id"] == "g11"
+
+    def test_outside(self, run):
+        """A mapped task outside any loop is one of a region, and is addressed by its map index."""
+        own = run.region("make")
+        for index in range(2):
+            record = {"request": REQUEST, "generation_id": f"g{index}"}
+            run.task("make", "success", record, map_index=index, region_id=own)
+        assert [video["name"] for video in run.videos] == ["make [0]", "make [1]"]
+        assert run.of_task("make", 0)["video"]["generation_id"] == "g0"
