@@ -28,7 +28,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, ClassVar
@@ -161,25 +160,20 @@ def receive(process: subprocess.Popen[str]) -> Any:
 
 def gateway(count: int, batch_shape: str) -> None:
     """Be a gateway with this many generations, which are completed one after the other."""
-    from airflow_provider_luma.sandbox.app import create_app
-    from airflow_provider_luma.sandbox.memory import Settings
-    from airflow_provider_luma.sandbox.server import address, listen, make_server
+    from airflow_provider_luma.sandbox import Sandbox
 
-    app = create_app(Settings(token=TOKEN, latency=LATENCY, batch_shape=batch_shape))  # type: ignore[arg-type]
-    memory = app.routes[0].app.gateway  # type: ignore[attr-defined]
-    listener = listen("127.0.0.1", 0)
-    threading.Thread(target=make_server(app).run, kwargs={"sockets": [listener]}, daemon=True).start()
-    send_line(sys.stdout, address(listener))
-    sys.stdin.readline()
-    dice = random.Random(count)
-    completed_at = {}
-    for _ in range(count):
-        generation = memory.accept({"user_prompt": "A paper boat"})
-        generation.seconds = dice.uniform(FIRST_AFTER, LAST_AFTER)
-        completed_at[generation.id] = time.time() + generation.seconds
-    send_line(sys.stdout, completed_at)
-    sys.stdin.readline()
-    send_line(sys.stdout, memory.report(""))
+    with Sandbox(token=TOKEN, latency=LATENCY, batch_shape=batch_shape) as sandbox:
+        send_line(sys.stdout, sandbox.url)
+        sys.stdin.readline()
+        dice = random.Random(count)
+        completed_at = {}
+        for _ in range(count):
+            seconds = dice.uniform(FIRST_AFTER, LAST_AFTER)
+            generation_id = sandbox.add_generation(seconds=seconds)
+            completed_at[generation_id] = time.time() + seconds
+        send_line(sys.stdout, completed_at)
+        sys.stdin.readline()
+        send_line(sys.stdout, sandbox.memory.report(""))
 
 
 def wait(trigger: str) -> None:

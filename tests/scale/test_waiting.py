@@ -38,8 +38,7 @@ def deployment(tmp_path):
 
 def test_many(deployment, sandbox):
     """Hundreds of deferred tasks share a few requests, all finish, and do not block the triggerer's event loop."""
-    memory = sandbox.app.routes[0].app.gateway
-    ids = [memory.accept({"user_prompt": "A paper boat"}).id for _ in range(TASKS)]
+    ids = [sandbox.add_generation() for _ in range(TASKS)]
     deployment.add_connection("luma_default", conn_type="luma", host=sandbox.url, password=TOKEN)
     run_id = deployment.run("luma_waiting", conf={"ids": ids})
 
@@ -52,8 +51,8 @@ def test_many(deployment, sandbox):
     deployment.wait_for(deferred, 900)
     asked = sandbox.report()["batch_polls"]
     deployment.wait_for(lambda: sandbox.report()["batch_polls"] >= asked + 20, 60)
-    for number, generation in enumerate(memory.generations.values()):
-        generation.seconds = generation.age + number * 120 / TASKS
+    for number, generation_id in enumerate(ids):
+        sandbox.finish(generation_id, after=number * 120 / TASKS)
     assert deployment.wait("luma_waiting", run_id, timeout=900) == "success"
 
     assert sandbox.report()["at_once"] <= 4

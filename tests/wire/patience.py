@@ -135,9 +135,9 @@ class Steps:
 
 class Gateway(Sandbox):
     """
-    A sandbox that notes what it is asked, and whose answers a test can replace.
+    A sandbox that records its polls, and whose answers a test can replace.
 
-    `asked` has the time, and the ids of a query for many or the one id of a query for one.
+    `asked` has the time, and the ids of a batch query or the one id of a single request.
     """
 
     def __init__(self, loop: PatientLoop, **settings):
@@ -158,13 +158,7 @@ class Gateway(Sandbox):
         return [one for _, one in self.asked if isinstance(one, str)]
 
     def submit(self, count=1, prompt="A paper boat") -> list[str]:
-        for _ in range(count):
-            self.sandbox_gateway.accept({"user_prompt": prompt})
-        return list(self.sandbox_gateway.generations)[-count:]
-
-    @property
-    def sandbox_gateway(self):
-        return self.sandbox.routes[0].app.gateway
+        return [self.add_generation(prompt) for _ in range(count)]
 
     def _app(self):
         async def app(scope, receive, send):

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from itertools import pairwise
@@ -22,6 +23,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from asgiref.sync import SyncToAsync, async_to_sync, sync_to_async
 from starlette.responses import JSONResponse, PlainTextResponse
 
+from airflow_provider_luma.api import Generation
 from airflow_provider_luma.api.dialects import DIALECTS
 from airflow_provider_luma.api.waiting import Wait
 from airflow_provider_luma.hooks.luma import LumaHook
@@ -212,7 +214,7 @@ class TestPolledTogether:
     def test_another_token_has_a_poller_of_its_own(self, gateway, loop, monkeypatch):
         """Another token has a poller of its own, which ends and starts afresh while the first goes on."""
         far = gateway(seconds=20)
-        far.sandbox_gateway.settings = type(far.sandbox_gateway.settings)(seconds=20)
+        far.memory.settings = replace(far.memory.settings, token="")
         conn = f'{{"conn_type": "luma", "host": "{far.url}", "password": "another"}}'
         monkeypatch.setenv("AIRFLOW_CONN_LUMA_OTHER", conn)
         first, second = far.submit(2)
@@ -492,11 +494,11 @@ def without(far, generation_id):
     """The sandbox, as if it did not know this id."""
 
     async def app(scope, receive, send):
-        hidden = far.sandbox_gateway.generations.pop(generation_id)
+        hidden = far.memory.generations.pop(generation_id)
         try:
             await far.sandbox(scope, receive, send)
         finally:
-            far.sandbox_gateway.generations[generation_id] = hidden
+            far.memory.generations[generation_id] = hidden
 
     return app
 
@@ -549,10 +551,10 @@ class TestTrouble:
         ids = far.submit(30)
 
         async def waiting():
-            far.sandbox_gateway.weather.down = True
+            far.memory.weather.down = True
             fired = asyncio.ensure_future(events(ids))
             await asyncio.sleep(120)
-            far.sandbox_gateway.weather.down = False
+            far.memory.weather.down = False
             return await fired
 
         assert statuses(loop.run(waiting())) == {"success": 30}
@@ -614,23 +616,32 @@ class TestTrouble:
         """What one has not read yet is not replaced when all hear of the gateway's trouble."""
         far = gateway(seconds=1000)
         ids = far.submit(300)
-        far.many = lambda batch: refusal(502) if loop.now > 1003 and ids[0] not in batch else None
+        answered = []
+
+        def many(batch):
+            if loop.now < 1003 or not answered:
+                answered[:] = batch if loop.now > 1003 else ()
+                return None
+            return refusal(502)
+
+        far.many = many
         far.one = lambda _: refusal(502)
 
         async def waiting():
             own = await connections.Pollers.for_running_loop().for_connection("luma_default")
-            subscriptions = [own.subscribe(generation_id, 5) for generation_id in ids]
+            subscriptions = [own.subscribe(one, 5) for one in ids]
             for one in subscriptions:
                 await one.next()
             await asyncio.sleep(6)
-            heard = [await one.next() for one in (subscriptions[0], subscriptions[-1])]
+            news = {one.generation_id: await one.next() for one in subscriptions}
             for one in subscriptions:
                 own.unsubscribe(one)
-            return heard
+            return news
 
-        answered, failed = loop.run(waiting())
-        assert answered.id == ids[0]
-        assert failed.status == 502
+        news = loop.run(waiting())
+        assert len(answered) == 100
+        assert {type(news.pop(one)) for one in answered} == {Generation}
+        assert {error.status for error in news.values()} == {502}
 
     def test_the_newest_news_count(self, gateway, loop):
         """Of what is said before a trigger wakes, the newest counts."""
@@ -662,7 +673,7 @@ class TestTrouble:
         """A token that is refused three times in a row, over a minute, ends the waits, and not before."""
         far = gateway(seconds=200)
         ids = far.submit(150)
-        far.sandbox_gateway.weather.revoked = True
+        far.memory.weather.revoked = True
         fired = loop.run(events(ids))
         assert Counter(payload["error"] for payload, _ in fired) == {"LumaAuthenticationError": 150}
         assert all(1060 < at < 1180 for _, at in fired)
@@ -683,7 +694,7 @@ class TestTrouble:
         async def waiting():
             fired = asyncio.ensure_future(events(ids))
             await asyncio.sleep(12)
-            far.sandbox_gateway.settings = type(far.sandbox_gateway.settings)(token="another", seconds=60)
+            far.memory.settings = replace(far.memory.settings, token="another")
             connect(host=far.url, password="another")
             await asyncio.sleep(20)
             known.update(_.client for _ in connections.Pollers.for_running_loop()._pollers.values())
@@ -709,7 +720,7 @@ class TestConnection:
         far.many = lambda ids: refusal(429, **{"Retry-After": "1800"})
         ids = far.submit(150)
         other = gateway(seconds=20)
-        other.sandbox_gateway.generations.update(far.sandbox_gateway.generations)
+        other.memory.generations.update(far.memory.generations)
         connect(host=far.url, password=TOKEN)
 
         async def waiting():
