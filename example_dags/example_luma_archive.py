@@ -15,7 +15,7 @@ from airflow_provider_luma.sensors.luma import LumaGenerationSensor
     doc_md=__doc__,
 )
 def example_luma_archive():
-    submit = LumaGenerateVideoOperator(task_id="submit", user_prompt="{{ params.prompt }}", model_name="ray-v2")
+    submit = LumaGenerateVideoOperator(task_id="submit", user_prompt="{{ params.prompt }}")
     wait = LumaGenerationSensor(task_id="wait", generation_id=submit.output, deferrable=True)
     download = LumaDownloadVideoOperator(
         task_id="download",

@@ -26,7 +26,7 @@ def example_luma_catalogue():
             {"sku": "T-3", "name": "telescope", "place": "the foot of the night sky"},
         ]
 
-    @task.luma_video(model_name="ray-v2", map_index_template="{{ task.user_prompt }}")
+    @task.luma_video(map_index_template="{{ task.user_prompt }}")
     def submit(product: dict) -> str:
         return f"A {product['name']} at {product['place']}, slow camera"
 

@@ -19,7 +19,6 @@ def example_luma_deferrable():
     generate = LumaGenerateVideoOperator(
         task_id="generate",
         user_prompt="{{ params.prompt }}",
-        model_name="ray-v2",
         wait_for_completion=True,
         deferrable=True,
         execution_timeout=timedelta(hours=1),

@@ -22,7 +22,6 @@ def example_luma_mapped():
 
     submit = LumaGenerateVideoOperator.partial(
         task_id="submit",
-        model_name="ray-v2",
         map_index_template="{{ task.user_prompt }}",
     ).expand(user_prompt=prompts())
     wait = LumaGenerationSensor.partial(task_id="wait", deferrable=True).expand(generation_id=submit.output)

@@ -13,7 +13,6 @@ def example_luma_quickstart():
     submit = LumaGenerateVideoOperator(
         task_id="submit",
         user_prompt="A paper boat crosses a puddle",
-        model_name="ray-v2",
         duration="5s",
         resolution="720p",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import datetime, timezone
 
@@ -201,6 +202,19 @@ class TestTasks:
         generation_id = LumaHook().submit(PROMPT).id
         sensor = LumaGenerationSensor(task_id="wait", generation_id=generation_id)
         assert sensor.poke({"ti": Task(store)}).xcom_value["id"] == generation_id
+
+    def test_deferred(self, sandbox, store):
+        """A deferred task gets its generation from the triggerer, which asks for it alone."""
+        task = Task(store, wait_for_completion=True, deferrable=True)
+        with pytest.raises(TaskDeferred) as caught:
+            task.run()
+        event = asyncio.run(anext(caught.value.trigger.run())).payload
+        operator = LumaGenerateVideoOperator(task_id="submit", **task.arguments)
+        assert operator.execute_complete({"ti": task}, event) == task.xcoms["return_value"]
+        assert task.xcoms["generation"]["video_url"].startswith(sandbox.url)
+        assert {request.path for request in sandbox.requests if request.method == "GET"} == {
+            f"/v1/generations/{task.xcoms['return_value']}"
+        }
 
     def test_failed(self, store):
         """A failure says its code, and whether the same may be tried again."""
