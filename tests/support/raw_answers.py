@@ -1,7 +1,8 @@
-"""A server that answers with raw bytes, whatever it is asked."""
+"""A server that answers with raw bytes, whatever is requested."""
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ def far_end(*answers, then_close=True):
                 received = connection.recv(65536)
                 if stopping.is_set():
                     return
-                while b"\r\n\r\n" not in received or (received.startswith(b"POST") and received.endswith(b"\r\n\r\n")):
+                while not is_whole(received):
                     received += connection.recv(65536)
                 requests.append(received)
                 for part in answer if isinstance(answer, list) else [answer]:
@@ -43,5 +44,16 @@ def far_end(*answers, then_close=True):
         listener.close()
 
 
+def is_whole(request: bytes) -> bool:
+    head, end, body = request.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    return bool(end) and len(body) >= (int(length[1]) if length else 0)
+
+
 def json_answer(body: bytes, extra: bytes = b"") -> bytes:
     return JSON_HEAD + extra + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
+
+
+def error_answer(status: int, body: bytes = b"", extra: bytes = b"") -> bytes:
+    head = b"HTTP/1.1 %d x\r\n" % status + extra
+    return head + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body

@@ -1,4 +1,4 @@
-"""A task through its tries, with a state store that outlives them."""
+"""A task through its tries, with a state store that outlasts them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tests.support.samples import PROMPT
 
 
 class Killed(BaseException):
-    """The process ends here, without a word."""
+    """The process ends here, as from a SIGKILL."""
 
 
 class Store:
-    """Airflow's task state store: JSON by key, outliving every try."""
+    """Airflow's task state store: JSON by key, which outlasts every try."""
 
     def __init__(self):
         self.rows = {}

@@ -1,4 +1,4 @@
-"""A client, before it asks anything."""
+"""A client before its first request."""
 
 from __future__ import annotations
 

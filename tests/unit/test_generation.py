@@ -1,4 +1,4 @@
-"""What the gateway says of a generation, in every documented shape."""
+"""A generation, parsed from every shape that the gateway documents."""
 
 from __future__ import annotations
 

@@ -306,3 +306,37 @@ class TestLoop:
             run.task("make", "success", record, map_index=index, region_id=own)
         assert [video["name"] for video in run.videos] == ["make [0]", "make [1]"]
         assert run.of_task("make", 0)["video"]["generation_id"] == "g0"
+
+
+@pytest.mark.parametrize("newest", [0, 1, 2])
+def test_of_several_tasks_the_one_that_saw_the_video_last_has_the_url_that_still_works(run, newest):
+    for index in range(3):
+        seen_at = f"2026-11-23T0{8 if index == newest else 6}:00:00Z"
+        generation = {**DONE, "video_url": f"https://cdn/{index}"}
+        run.task(f"wait_{index}", "success", {"generation_id": "g1", "generation": generation, "seen_at": seen_at})
+    assert run.videos[0]["video_url"] == f"https://cdn/{newest}"
+
+
+@pytest.mark.parametrize("first_to_see", [0, 1])
+def test_a_video_took_until_the_first_task_saw_it_completed(run, first_to_see):
+    submitted = {"request": REQUEST, "generation_id": "g1", "submitted_at": "2026-11-23T06:00:00Z"}
+    run.task("submit", "success", submitted)
+    for index in range(2):
+        seen_at = f"2026-11-23T06:0{2 if index == first_to_see else 5}:00Z"
+        run.task(f"wait_{index}", "success", {"generation_id": "g1", "generation": DONE, "seen_at": seen_at})
+    assert run.videos[0]["took"] == 120
+
+
+def test_records_of_another_run_or_dag_are_not_shown(run):
+    run.task("make", "running", {"request": REQUEST, "generation_id": "g1"})
+    done = {"generation_id": "g1", "generation": DONE, "stored": "s3://bucket/g1.mp4"}
+    for number, (dag, run_id) in enumerate([(DAG, "scheduled__2026-11-24"), ("other_dag", RUN)], start=2):
+        run.insert(DagRun, id=number, dag_id=dag, run_id=run_id, state="running", run_type="manual")
+        for task_id in ("make", "wait"):
+            key = {"dag_id": dag, "run_id": run_id, "task_id": task_id, "map_index": -1}
+            run.insert(TaskInstance, **key, id=uuid.uuid4().hex, state="success")
+            run.insert(XComModel, **key, dag_run_id=number, key="luma", value=json.dumps(done))
+    (video,) = run.videos
+    assert (video["state"], video["stored"]) == ("processing", [])
+    assert run.of_task("make") == {"live": True, "video": video}
+    assert run.of_task("wait") is None

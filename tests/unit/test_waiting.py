@@ -1,4 +1,4 @@
-"""When a wait is over, and what it says on the way."""
+"""When a wait is over, and what it logs until then."""
 
 from __future__ import annotations
 
@@ -18,13 +18,7 @@ from airflow_provider_luma.api import (
     LumaRateLimited,
 )
 from airflow_provider_luma.api.waiting import Wait
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 @pytest.fixture
@@ -108,12 +102,19 @@ def test_an_unknown_id_ends_the_wait_after_a_minute(begin, clock):
         wait.update(LumaNotFound("no such id"))
 
 
-def test_the_minute_starts_again_when_the_id_was_known_in_between(begin, clock):
+@pytest.mark.parametrize("between", [generation("pending"), LumaConnectionError("down")], ids=["known", "down"])
+def test_the_minute_starts_again_after_any_other_answer(between, begin, clock):
     wait = begin()
+    wait.update(LumaNotFound("no such id"))
     clock.now += 59
-    wait.update(generation("pending"))
+    wait.update(between)
+    clock.now += 2
+    assert wait.update(LumaNotFound("no such id")) is None
     clock.now += 59
     assert wait.update(LumaNotFound("no such id")) is None
+    clock.now += 1
+    with pytest.raises(LumaNotFound):
+        wait.update(LumaNotFound("no such id"))
 
 
 def test_the_minute_starts_when_the_id_is_first_unknown_however_long_other_trouble_lasted(begin, clock):
@@ -190,3 +191,10 @@ def test_the_pause_doubles_up_to_a_minute_while_polling_fails_and_is_what_the_ga
     assert 90 <= wait.pause(5) <= 112.5
     wait.update(generation("pending"))
     assert wait.pause(5) == 5
+
+
+def test_the_pause_after_thousands_of_failures_is_a_minute(begin):
+    wait = begin()
+    for _ in range(3000):
+        wait.update(LumaConnectionError("down"))
+    assert 60 <= wait.pause(5) <= 75

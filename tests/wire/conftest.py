@@ -9,6 +9,7 @@ import requests
 from moto.server import ThreadedMotoServer
 
 from airflow_provider_luma.api import LumaClient
+from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.sandbox import Sandbox
 from tests.support.samples import TOKEN
 
@@ -39,6 +40,20 @@ def connect(monkeypatch):
 def connection(connect, sandbox):
     """The connection luma_default leads to the sandbox."""
     connect(host=sandbox.url, password=TOKEN)
+
+
+@pytest.fixture
+def no_retries(monkeypatch):
+    """No call of the hook is repeated."""
+    monkeypatch.setattr(LumaHook.__init__, "__kwdefaults__", {"retry_for": 0})
+
+
+@pytest.fixture
+def slept(monkeypatch):
+    """How many seconds each wait on the worker was, none of which takes any time."""
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    return slept
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,18 @@
-"""The client over real HTTP: against the sandbox, and against far ends worse than that."""
+"""The client over real HTTP: against the sandbox, and against servers that answer worse than that."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from types import SimpleNamespace
 
 import pytest
+import requests
 
 from airflow_provider_luma import __version__
 from airflow_provider_luma.api import (
@@ -24,8 +27,10 @@ from airflow_provider_luma.api import (
     LumaRateLimited,
     LumaServerError,
 )
+from airflow_provider_luma.api.dialects import DIALECTS, gateway
 from airflow_provider_luma.sandbox import Sandbox
-from tests.support.raw_answers import JSON_HEAD, far_end, json_answer
+from tests.support.keep_alive import keep_alive_server
+from tests.support.raw_answers import JSON_HEAD, error_answer, far_end, json_answer
 from tests.support.samples import PROMPT, TOKEN
 
 
@@ -47,9 +52,11 @@ class TestCalls:
 
     def test_an_extension_is_a_new_generation_with_the_first_as_parent(self, client, sandbox):
         first = client.submit(PROMPT)
-        second = client.extend(first.id, "It sinks")
+        second = client.extend(first.id, "It sinks", extra_body={"aspect_ratio": "16:9"})
         assert second.id != first.id
-        assert sandbox.report()["generations"][-1]["parent"] == first.id
+        extension = sandbox.report()["generations"][-1]
+        assert (extension["id"], extension["parent"]) == (second.id, first.id)
+        assert extension["body"] == {"user_prompt": "It sinks", "aspect_ratio": "16:9"}
 
     @pytest.mark.parametrize("shape", ["list", "envelope"])
     def test_many_are_polled_in_one_request_that_leaves_out_unknown_ids(self, shape):
@@ -107,13 +114,15 @@ class TestGatewayInTrouble:
         assert generation.state is GenerationState.FAILED
         assert "moderation" in generation.failure_reason
 
-    @pytest.mark.parametrize("failure", ["500", "html", "drop", "429"])
-    def test_a_poll_is_repeated_until_it_is_answered(self, failure, client, sandbox):
-        generation = client.submit(PROMPT)
-        sandbox.weather(status={failure: 0.7}, seed=1)
-        for _ in range(3):
-            assert client.get(generation.id).id == generation.id
-        assert sandbox.report()["requests"] > 4
+    @pytest.mark.parametrize(
+        "failure",
+        [error_answer(500), error_answer(429), json_answer(b"<html></html>"), b""],
+        ids=["500", "429", "html", "drop"],
+    )
+    def test_a_poll_is_repeated_until_it_is_answered(self, failure):
+        with far_end(failure, json_answer(b'{"id": "x", "state": "pending"}')) as (url, requests):
+            assert LumaClient(url, TOKEN).get("x").id == "x"
+            assert len(requests) == 2
 
     def test_a_poll_raises_its_last_error_when_retry_for_is_over(self, sandbox):
         sandbox.weather(down=True)
@@ -121,11 +130,24 @@ class TestGatewayInTrouble:
             LumaClient(sandbox.url, TOKEN, retry_for=3).get("x")
         assert sandbox.report()["requests"] > 1
 
-    def test_a_batch_query_is_repeated_though_it_is_a_post(self, client, sandbox):
-        generation = client.submit(PROMPT)
-        sandbox.weather(status={"503": 0.7}, seed=1)
-        for _ in range(3):
-            assert generation.id in client.get_many([generation.id])
+    def test_no_request_of_a_poll_takes_longer_than_retry_for(self, monkeypatch):
+        limits = []
+
+        def silent(session, method, url, *, timeout, **_):
+            limits.append(timeout)
+            raise requests.ReadTimeout
+
+        monkeypatch.setattr(requests.Session, "request", silent)
+        with pytest.raises(LumaConnectionError):
+            LumaClient("127.0.0.1", TOKEN, timeout=30, retry_for=1).get("x")
+        assert len(limits) > 1
+        assert set(limits) == {(1.0, 1.0)}
+
+    def test_a_batch_query_is_repeated_though_it_is_a_post(self):
+        answers = error_answer(503), error_answer(503), json_answer(b'[{"id": "x", "state": "pending"}]')
+        with far_end(*answers) as (url, requests):
+            assert set(LumaClient(url, TOKEN).get_many(["x"])) == {"x"}
+            assert len(requests) == 3
 
     def test_an_unknown_id_is_not_found_at_once(self, client):
         with pytest.raises(LumaNotFound) as caught:
@@ -184,6 +206,16 @@ class TestAnswers:
         with far_end(answer) as (url, _), pytest.raises(LumaAmbiguousSubmission):
             LumaClient(url, TOKEN).submit(PROMPT)
 
+    def test_a_bug_in_reading_the_answer_makes_a_submission_ambiguous(self, monkeypatch, sandbox):
+        def submission(*arguments):
+            return dataclasses.replace(gateway.submission(*arguments), read=lambda answer, call: answer["id"])
+
+        broken = SimpleNamespace(**{**vars(gateway), "submission": submission})
+        monkeypatch.setitem(DIALECTS, "broken", broken)
+        with pytest.raises(LumaAmbiguousSubmission, match="may have been accepted and charged"):
+            LumaClient(sandbox.url, TOKEN, dialect="broken").submit(PROMPT)
+        assert sandbox.report()["charged"] == 1
+
     def test_a_slow_listener_does_not_make_a_complete_answer_late(self):
         class Slow:
             def before_send(self, sent):
@@ -227,7 +259,7 @@ class TestAnswers:
             moved = f"HTTP/1.1 302 Found\r\nLocation: {elsewhere}/x\r\nContent-Length: 0\r\n\r\n".encode()
             with far_end(moved) as (url, requests):
                 with pytest.raises(LumaApiError, match="a redirect to"):
-                    LumaClient(url, TOKEN).get("x")
+                    LumaClient(url, TOKEN, retry_for=0).get("x")
                 assert len(requests) == 1
             assert not leaked
 
@@ -286,18 +318,32 @@ class TestThreadsAndForks:
         assert len(set(ids)) == 24
         assert set(states) == {GenerationState.COMPLETED}
 
-    def test_a_forked_child_and_its_parent_both_get_their_answers(self, client):
-        generation = client.submit(PROMPT)
-        client.get(generation.id)
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                os.write(writing, client.get(generation.id).id.encode())
-            finally:
-                os._exit(0)
-        os.close(writing)
-        os.waitpid(child, 0)
-        with os.fdopen(reading, "rb") as answer:
-            assert answer.read().decode() == generation.id
-        assert client.get(generation.id).id == generation.id
+    def test_each_submission_opens_a_connection_of_its_own_and_polls_share_one(self):
+        """A connection that was idle may be dead, and then nobody knows whether the submission was accepted."""
+        with keep_alive_server(b'{"id": "x", "state": "pending"}') as (url, requests):
+            client = LumaClient(url, TOKEN)
+            for call in (client.get, client.submit, client.get, client.submit):
+                call("A boat")
+        first, *others = [port for method, port in requests if method == "GET"]
+        submissions = [port for method, port in requests if method == "POST"]
+        assert others == [first]
+        assert len({first, *submissions}) == 3
+
+    def test_a_forked_child_and_its_parent_do_not_share_a_connection(self):
+        with keep_alive_server(b'{"id": "x", "state": "pending"}') as (url, requests):
+            client = LumaClient(url, TOKEN)
+            client.get("x")
+            reading, writing = os.pipe()
+            child = os.fork()
+            if child == 0:
+                try:
+                    os.write(writing, client.get("x").id.encode())
+                finally:
+                    os._exit(0)
+            os.close(writing)
+            os.waitpid(child, 0)
+            with os.fdopen(reading, "rb") as answer:
+                assert answer.read() == b"x"
+            assert client.get("x").id == "x"
+        parent, of_child, parent_later = [port for _, port in requests]
+        assert of_child != parent == parent_later

@@ -24,7 +24,7 @@ from airflow_provider_luma.api import (
 )
 from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.sandbox import Sandbox
-from tests.support.raw_answers import far_end
+from tests.support.raw_answers import error_answer, far_end, json_answer
 from tests.support.samples import PROMPT, TOKEN
 
 
@@ -156,6 +156,21 @@ class TestWaiting:
         with pytest.raises(LumaNotFound):
             LumaHook().wait_for_generation("unknown", poll_interval=0.1)
 
+    def test_a_wait_pauses_longer_while_polls_fail_and_as_long_as_retry_after_says(self, connect, slept):
+        answers = [
+            error_answer(429, extra=b"Retry-After: 90\r\n"),
+            error_answer(500),
+            json_answer(b'{"id": "x", "state": "pending"}'),
+            json_answer(b'{"id": "x", "state": "completed"}'),
+        ]
+        with far_end(*answers) as (url, _):
+            connect(host=url, password=TOKEN)
+            assert LumaHook(retry_for=0).wait_for_generation("x", poll_interval=5).id == "x"
+        asked, doubled, usual = slept
+        assert 90 <= asked <= 112.5
+        assert 20 <= doubled <= 25
+        assert usual == 5
+
     def test_a_gateway_in_trouble_is_waited_out(self, connection, sandbox):
         hook = LumaHook(retry_for=0)
         generation = hook.submit(PROMPT)
@@ -164,7 +179,7 @@ class TestWaiting:
 
 
 class Forwarding(BaseHTTPRequestHandler):
-    """Something before the sandbox that speaks TLS."""
+    """A TLS proxy before the sandbox."""
 
     def do_GET(self):
         answer = requests.get(self.server.sandbox + self.path, headers=dict(self.headers), timeout=10)
@@ -179,8 +194,6 @@ class Forwarding(BaseHTTPRequestHandler):
 
 
 class TestConnectionForm:
-    """The connection's form."""
-
     def test_airflow_before_3_2_gets_the_same_form_from_the_hook(self, monkeypatch):
         """WTForms, which that Airflow brings, is replaced."""
 
@@ -202,7 +215,7 @@ class TestConnectionForm:
 
 
 class TestTestButton:
-    """What the test button of the connection form says."""
+    """The test button of the connection form."""
 
     def test_a_good_connection_passes_and_costs_nothing(self, connection, sandbox):
         good, message = LumaHook().test_connection()

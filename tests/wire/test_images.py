@@ -1,4 +1,4 @@
-"""Images out of storage, into a request."""
+"""Images that are read from storage and sent in the request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WEBP = b"RIFF\x10\0\0\0WEBPVP8 " + bytes(100)
 
 @pytest.fixture
 def sent(sandbox, monkeypatch):
-    """Return the bodies that reached the gateway, whole."""
+    """The whole bodies that reached the gateway."""
     bodies = []
     gateway = sandbox.app.routes[0].app.gateway
     accept = gateway.accept
@@ -89,6 +89,7 @@ def test_an_image_that_the_gateway_can_fetch_itself_is_sent_as_it_is(image, conn
         (b"", "is empty"),
         (b"GIF89a" + bytes(100), "not a PNG, JPEG or WebP"),
         (b"<html>", "not a PNG, JPEG or WebP"),
+        (WEBP.replace(b"WEBP", b"WAVE"), "not a PNG, JPEG or WebP"),
         (PNG + bytes(MAX_IMAGE_BYTES), "larger than 10 MiB"),
         (None, "is no file"),
     ],

@@ -1,9 +1,10 @@
-"""Operators, sensor and trigger, from the DAG's side, against the sandbox."""
+"""Operators, sensor and trigger as a DAG uses them, against the sandbox."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -15,13 +16,20 @@ from airflow.providers.common.compat.sdk import (
     task,
 )
 
-from airflow_provider_luma.api import LumaError, LumaGenerationFailed, LumaNotFound, waiting
+from airflow_provider_luma.api import (
+    LumaConnectionError,
+    LumaGenerationFailed,
+    LumaNotFound,
+    LumaQuotaError,
+    waiting,
+)
 from airflow_provider_luma.api.waiting import Wait
 from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGenerateVideoOperator
 from airflow_provider_luma.sandbox import Sandbox
 from airflow_provider_luma.sensors.luma import LumaGenerationSensor
 from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
+from tests.support.clock import Clock
 from tests.support.samples import PROMPT, TOKEN
 from tests.support.task_instance import TaskInstance, fire, resume, run
 
@@ -68,6 +76,43 @@ class TestGenerateOperator:
         operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, deferrable=True)
         assert run(operator, ti) == ti.xcoms["return_value"]
 
+    def test_the_trigger_polls_with_the_tasks_connection_and_poll_interval(self, connection, ti, monkeypatch):
+        monkeypatch.setenv("AIRFLOW_CONN_OTHER", os.environ["AIRFLOW_CONN_LUMA_DEFAULT"])
+        operator = LumaGenerateVideoOperator(
+            task_id="submit",
+            user_prompt=PROMPT,
+            luma_conn_id="other",
+            wait_for_completion=True,
+            deferrable=True,
+            poll_interval=17,
+        )
+        with pytest.raises(TaskDeferred) as caught:
+            run(operator, ti)
+        assert caught.value.trigger.serialize()[1] == {
+            "generation_id": ti.xcoms["return_value"],
+            "luma_conn_id": "other",
+            "poll_interval": 17,
+            "target_state": ["completed"],
+        }
+
+    def test_a_task_that_waits_on_its_worker_polls_at_its_poll_interval(self, connect, ti, slept, monkeypatch):
+        clock = Clock()
+        with Sandbox(seconds=10, clock=clock) as sandbox:
+            connect(host=sandbox.url, password=TOKEN)
+
+            def sleep(seconds):
+                slept.append(seconds)
+                clock.now += seconds
+
+            monkeypatch.setattr("time.sleep", sleep)
+            run(
+                LumaGenerateVideoOperator(
+                    task_id="submit", user_prompt=PROMPT, wait_for_completion=True, poll_interval=6
+                ),
+                ti,
+            )
+        assert slept == [6, 6]
+
     def test_a_task_with_do_xcom_push_false_pushes_nothing(self, connection, ti):
         operator = LumaGenerateVideoOperator(
             task_id="submit", user_prompt=PROMPT, wait_for_completion=True, do_xcom_push=False
@@ -106,10 +151,14 @@ class TestGenerateOperator:
         with pytest.raises(AirflowFailException, match="Check the token"):
             run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT), ti)
 
-    def test_an_empty_balance_is_left_to_the_tasks_retries(self, connect, sandbox, ti):
-        connect(host=sandbox.url, password=TOKEN)
+    def test_a_gateway_that_is_down_is_left_to_the_tasks_retries(self, connect, ti, no_retries):
+        connect(host="127.0.0.1:1", password=TOKEN)
+        with pytest.raises(LumaConnectionError):
+            run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT), ti)
+
+    def test_an_empty_balance_is_left_to_the_tasks_retries(self, connection, sandbox, ti):
         sandbox.weather(submit={"402": 1})
-        with pytest.raises(LumaError):
+        with pytest.raises(LumaQuotaError):
             run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT), ti)
 
     def test_a_template_that_renders_to_the_word_true_is_true(self, connection, sandbox, ti):
@@ -155,16 +204,20 @@ class TestExtendOperator:
     def test_an_extension_has_the_first_generation_as_parent_and_an_id_of_its_own(self, connection, sandbox, ti):
         first = run(LumaGenerateVideoOperator(task_id="first", user_prompt=PROMPT), ti)
         operator = LumaExtendVideoOperator(
-            task_id="second", generation_id=first, user_prompt="It sinks", wait_for_completion=True
+            task_id="second",
+            generation_id=first,
+            user_prompt="It sinks",
+            extra_body={"aspect_ratio": "16:9"},
+            wait_for_completion=True,
         )
         second = run(operator, ti)
-        assert sandbox.report()["generations"][-1]["parent"] == first
+        extension = sandbox.report()["generations"][-1]
+        assert extension["parent"] == first
+        assert extension["body"] == {"user_prompt": "It sinks", "aspect_ratio": "16:9"}
         assert ti.xcoms["generation"]["id"] == second != first
 
 
 class TestDagParsing:
-    """What is wrong in a DAG file is said when it is parsed."""
-
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -306,6 +359,23 @@ class TestSensor:
         with pytest.raises(TaskDeferred) as caught:
             run(sensor, ti)
         assert caught.value.timeout == timedelta(minutes=5)
+
+    def test_the_trigger_polls_at_the_sensors_poke_interval_for_its_target_state(self, submitted, ti):
+        sensor = LumaGenerationSensor(
+            task_id="wait",
+            generation_id=submitted(),
+            target_state=["processing", "failed"],
+            deferrable=True,
+            poke_interval=17,
+        )
+        with pytest.raises(TaskDeferred) as caught:
+            run(sensor, ti)
+        assert caught.value.trigger.serialize()[1] == {
+            "generation_id": sensor.generation_id,
+            "luma_conn_id": "luma_default",
+            "poll_interval": 17,
+            "target_state": ["failed", "processing"],
+        }
 
     def test_a_timeout_of_zero_counts(self, submitted, ti):
         sensor = LumaGenerationSensor(task_id="wait", generation_id=submitted(), deferrable=True, timeout=0)

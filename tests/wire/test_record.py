@@ -1,4 +1,4 @@
-"""What tasks tell the Luma tab, and where their links lead."""
+"""What a task records for the Luma tab, and where its links lead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No generation is paid twice: what each try does with what the tries before it left behind."""
+"""No generation is paid twice: what each try does with what the tries before it left in the task state store."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from airflow_provider_luma.api import (
     LumaError,
     LumaGenerationFailed,
     LumaNotFound,
+    waiting,
 )
-from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGenerateVideoOperator
 from airflow_provider_luma.operators.submission import STORE_KEY, digest
 from airflow_provider_luma.sandbox import Sandbox
-from tests.support.raw_answers import far_end
+from tests.support.clock import Clock
+from tests.support.raw_answers import error_answer, far_end, json_answer
 from tests.support.samples import PROMPT, TOKEN
 from tests.support.tries import Killed, Store, Task
 
@@ -39,14 +40,8 @@ def store():
 
 @pytest.fixture
 def charged(sandbox):
-    """How often the sandbox was paid."""
+    """How many generations the sandbox has charged."""
     return lambda: sandbox.report()["charged"]
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """No call is repeated."""
-    monkeypatch.setattr(LumaHook.__init__, "__kwdefaults__", {"retry_for": 0})
 
 
 @pytest.mark.usefixtures("connection")
@@ -66,7 +61,7 @@ class TestRetriesAndClears:
 
     @pytest.mark.parametrize("cleared", [False, True])
     def test_a_task_that_failed_after_its_video_was_there_resumes_that_generation(self, cleared, store, charged):
-        """Say because its XCom could not be pushed, even if a person clears it."""
+        """For example because its XCom could not be pushed; the same holds when a person clears it."""
         task = Task(store, wait_for_completion=True)
         task.fails_afterwards = OSError("no room for XComs")
         with pytest.raises(OSError, match="no room"):
@@ -82,7 +77,7 @@ class TestRetriesAndClears:
         Task(store, on_success_callback=called.append).run()
         assert len(called) == 1
 
-    @pytest.mark.usefixtures("impatient")
+    @pytest.mark.usefixtures("no_retries")
     def test_a_retry_resumes_the_same_generation_though_it_cannot_be_polled_now(self, store, charged, sandbox):
         task = Task(store, wait_for_completion=True, deferrable=True)
         with pytest.raises(TaskDeferred):
@@ -157,6 +152,43 @@ class TestRetriesAndClears:
             task.run()
         assert task.xcoms["return_value"] == submitted
         assert charged() == 1
+
+    def test_a_retry_after_a_clear_is_a_retry_again(self, store, connect):
+        """A clear that was taken for one at every later try would pay for what moderation refused."""
+        clock = Clock()
+        with Sandbox(seconds=60, clock=clock) as sandbox:
+            connect(host=sandbox.url, password=TOKEN)
+            task = Task(store, user_prompt=f"{PROMPT} [moderated]", wait_for_completion=True, deferrable=True)
+            for _ in range(2):
+                with pytest.raises(TaskDeferred):
+                    task.run()
+                task.clear()
+            with pytest.raises(TaskDeferred):
+                task.run()
+            clock.now += 60
+            with pytest.raises(AirflowFailException, match="moderation"):
+                task.run()
+            assert sandbox.report()["charged"] == 1
+
+    def test_a_retry_polls_the_earlier_generation_once_however_that_ends(self, store, connect):
+        answers = json_answer(b'{"id": "x", "state": "pending"}'), error_answer(500), json_answer(b'{"id": "x"}')
+        with far_end(*answers) as (url, requests):
+            connect(host=url, password=TOKEN)
+            task = Task(store, wait_for_completion=True, deferrable=True)
+            for _ in range(2):
+                with pytest.raises(TaskDeferred):
+                    task.run()
+            assert [request.split()[0] for request in requests] == [b"POST", b"GET"]
+
+    def test_an_extension_of_another_generation_is_another_request(self, store, charged):
+        first, other = Task(Store()).run(), Task(Store()).run()
+        task = Task(store, generation_id=first)
+        store.kill_after = lambda record: record.get("generation_id")
+        with pytest.raises(Killed):
+            task.run(LumaExtendVideoOperator)
+        extended = store.get(STORE_KEY)["generation_id"]
+        assert task.run(LumaExtendVideoOperator, generation_id=other) != extended
+        assert charged() == 4
 
     def test_a_retry_of_an_extension_resumes_it(self, store, charged):
         first = Task(Store()).run()
@@ -239,20 +271,22 @@ class TestLostAnswer:
 @pytest.mark.usefixtures("connection")
 def test_of_two_processes_that_run_the_same_try_one_submits(store, charged):
     """Airflow starts a second one when its scheduler crashed."""
+    submitted = []
 
     class Overtaken(Store):
-        """The other process submits between this one's first look and its submission."""
+        """The other process submits between this one's first read and its submission."""
 
         def get(self, key, default=None):
             found = super().get(key, default)
             if found is None and not store.rows:
-                Task(store).run()
+                submitted.append(Task(store).run())
                 self.rows = store.rows
             return found
 
     with pytest.raises(LumaError, match="Another process"):
         Task(Overtaken()).run()
     assert charged() == 1
+    assert store.get(STORE_KEY)["generation_id"] == submitted[0]
 
 
 class TestRejected:
@@ -277,7 +311,7 @@ class TestRejected:
             task.run(user_prompt="It sinks")
         assert store.get(STORE_KEY) == before
 
-    @pytest.mark.usefixtures("impatient")
+    @pytest.mark.usefixtures("no_retries")
     def test_a_request_that_was_never_sent_is_not_remembered(self, connect, store):
         connect(host="127.0.0.1:1", password=TOKEN)
         with pytest.raises(LumaConnectionError):
@@ -300,27 +334,45 @@ class TestRejected:
 
 
 class TestUnknownGeneration:
-    def test_a_lost_generation_is_submitted_again_only_by_a_clear_and_only_after_the_grace_period(
-        self, connect, store, monkeypatch
-    ):
-        monkeypatch.setattr("airflow_provider_luma.api.waiting.UNKNOWN_ID_GRACE", 0)
-        task = Task(store, wait_for_completion=True)
+    @pytest.fixture
+    def lost(self, connect, store):
+        """A task whose earlier try submitted a generation that the gateway does not know any more."""
+        task = Task(store, wait_for_completion=True, deferrable=True)
+        store.kill_after = lambda record: record.get("generation_id")
         with Sandbox(seconds=0) as first:
             connect(host=first.url, password=TOKEN)
-            store.kill_after = lambda record: record.get("generation_id")
             with pytest.raises(Killed):
                 task.run()
         forget_api(store)
+        return task
+
+    @pytest.mark.parametrize(
+        ("age", "cleared", "submits"),
+        [(30, True, False), (3600, False, False), (3600, True, True)],
+        ids=["within the grace period", "a retry", "a clear"],
+    )
+    def test_a_lost_generation_is_submitted_again_only_by_a_clear_after_the_grace_period(
+        self, age, cleared, submits, lost, store, connect
+    ):
+        record = store.get(STORE_KEY)
+        submitted_at = datetime.now(timezone.utc) - timedelta(seconds=age)
+        store.set(STORE_KEY, {**record, "submitted_at": submitted_at.isoformat()})
+        if cleared:
+            lost.clear()
+        with Sandbox(seconds=0) as other:
+            connect(host=other.url, password=TOKEN)
+            with pytest.raises(TaskDeferred):
+                lost.run()
+            assert other.report()["charged"] == submits
+        assert (lost.xcoms["return_value"] != record["generation_id"]) is submits
+
+    def test_a_lost_generation_ends_the_wait_of_a_retry(self, lost, connect, monkeypatch):
+        monkeypatch.setattr(waiting, "UNKNOWN_ID_GRACE", 0)
         with Sandbox(seconds=0) as other:
             connect(host=other.url, password=TOKEN)
             with pytest.raises(LumaNotFound):
-                task.run()
+                lost.run(deferrable=False)
             assert other.report()["charged"] == 0
-            task.clear()
-            record = store.get(STORE_KEY)
-            store.set(STORE_KEY, {**record, "submitted_at": "2026-01-01T00:00:00+00:00"})
-            assert task.run()
-            assert other.report()["charged"] == 1
 
     @pytest.mark.parametrize(
         "answer",

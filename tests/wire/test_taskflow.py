@@ -1,6 +1,8 @@
-"""`@task.luma_video`, asset events and lineage."""
+"""What a DAG has besides operators: `@task.luma_video`, asset events and lineage."""
 
 from __future__ import annotations
+
+import json
 
 import pytest
 from airflow.providers.common.compat import sdk
@@ -17,7 +19,8 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow_provider_luma.decorators.luma import luma_video_task
 from airflow_provider_luma.operators.luma import LumaDownloadVideoOperator, LumaGenerateVideoOperator
 from airflow_provider_luma.operators.outcome import redact_uri
-from tests.support.samples import PROMPT
+from tests.support.raw_answers import far_end, json_answer
+from tests.support.samples import PROMPT, TOKEN
 from tests.support.task_instance import TaskInstance, resume
 from tests.support.tries import Store
 
@@ -142,6 +145,21 @@ class TestAssetEvents:
         url = f"{sandbox.url}/cdn/{generation_id}/video.mp4"
         assert events[asset].extra == {"generation_id": generation_id, **({"uri": url} if waits else {})}
         assert [uri for uri, _ in added(events, alias)] == ([url] if waits else [])
+
+    def test_a_video_url_that_airflow_refuses_as_an_asset_fails_no_task(self, connect):
+        """The alias stays without one; the id and the URL are in the event of the other outlet."""
+        asset, alias = Asset("videos"), AssetAlias("all-videos")
+        events = OutletEventAccessors()
+        url = f"https://cdn.example.com/{'x' * 2000}.mp4"
+        done = json.dumps({"id": "x", "state": "completed", "video": {"url": url}}).encode()
+        with far_end(json_answer(b'{"id": "x"}'), json_answer(done)) as (gateway, _):
+            connect(host=gateway, password=TOKEN)
+            operator = LumaGenerateVideoOperator(
+                task_id="submit", user_prompt=PROMPT, wait_for_completion=True, outlets=[asset, alias]
+            )
+            assert run(operator, outlet_events=events) == "x"
+        assert events[asset].extra == {"generation_id": "x", "uri": url}
+        assert added(events, alias) == []
 
 
 class TestLineage:
