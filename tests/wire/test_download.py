@@ -460,13 +460,15 @@ class TestAgain:
             store(generation_id, "s3://aws_default@bucket/")
 
     @pytest.mark.parametrize("name", ["boat.mp4", "{}.mp4"])
-    def test_a_file_of_another_length_is_an_error_unless_it_is_to_be_replaced(self, name, cdn, tmp_path):
+    def test_a_file_of_another_length_is_an_error_unless_it_is_to_be_replaced(self, name, cdn, tmp_path, caplog):
+        """The error comes before the video is fetched."""
         generation_id = cdn.submit()
         path = tmp_path / name.format(generation_id)
         path.write_bytes(b"mine")
-        with pytest.raises(AirflowFailException, match="replace=True"):
+        with caplog.at_level(logging.INFO), pytest.raises(AirflowFailException, match="replace=True"):
             store(generation_id, path, replace="False")
         assert path.read_bytes() == b"mine"
+        assert "% of" not in caplog.text
         assert len(cdn.asked) == 1
         assert store(generation_id, path, replace="True")["sha256"] == SHA256
         assert path.read_bytes() == BOAT
@@ -512,11 +514,14 @@ class TestAgain:
             else:
                 requests.put(f"{s3}/bucket/boat.mp4", data=b"mine", timeout=10)
 
+        (path.parent / "older.mp4").write_bytes(b"older")
+        # An object store's client remembers what it has listed.
+        assert len(list(path.parent.iterdir())) == 1
         cdn.answers = [after(come, cdn.sandbox)]
         with pytest.raises(AirflowFailException, match="replace=True"):
             store(cdn.submit(), path)
         assert path.read_bytes() == b"mine"
-        assert len(list(path.parent.iterdir())) == 1
+        assert len(list(path.parent.iterdir())) == 2
 
     def test_the_same_video_that_comes_meanwhile_is_what_was_wanted(self, cdn, tmp_path):
         """As it does from a try that Airflow had given up on, and that went on all the same."""
@@ -587,6 +592,41 @@ class TestUrl:
     def test_a_generation_that_failed_fails_the_task_for_good(self, cdn, tmp_path):
         with pytest.raises(AirflowFailException, match="Job failed"):
             store(cdn.submit("A boat [fail]"), tmp_path)
+
+    def test_redirects_that_never_end_are_not_followed_for_ever(self, cdn, tmp_path):
+        cdn.answers = [RedirectResponse("/cdn/again")] * (download.TRIES * (download.REDIRECTS + 1))
+        with pytest.raises(LumaServerError, match="redirects more than"):
+            store(cdn.submit(), tmp_path / "boat.mp4")
+        assert cdn.answers == []
+
+    def test_a_download_that_stalls_is_resumed_after_the_timeout(self, cdn, connect, tmp_path):
+        """With all that had come before."""
+
+        async def stalling(scope, receive, send):
+            async def until_client_is_gone():
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+
+            headers = [(b"content-length", str(len(BOAT)).encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": BOAT[:500], "more_body": True})
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(until_client_is_gone(), 30)
+            await send({"type": "http.response.body", "body": BOAT[500:]})
+
+        connect(host=cdn.url, password=TOKEN, extra={"timeout": 1})
+        cdn.answers = [stalling]
+        assert store(cdn.submit(), tmp_path / "boat.mp4")["sha256"] == SHA256
+        assert [asked.get("range") for asked in cdn.asked] == [None, "bytes=500-"]
+
+    @pytest.mark.parametrize(("asset", "leads_to"), [("video", "/video_raw.mp4"), ("thumbnail", None)])
+    def test_the_link_to_watch_leads_to_the_video_and_to_no_image(self, asset, leads_to, cdn, tmp_path):
+        generation_id = cdn.submit()
+        operator = LumaDownloadVideoOperator(
+            task_id="download", generation=generation_id, destination=f"{tmp_path}/", asset=asset
+        )
+        operator.execute({"ti": TaskInstance()})
+        assert operator.watch_url == (leads_to and f"{cdn.url}/cdn/{generation_id}{leads_to}")
 
     def test_neither_the_token_nor_a_netrc_goes_to_a_cdn(self, cdn, tmp_path, monkeypatch):
         netrc = tmp_path / "netrc"
