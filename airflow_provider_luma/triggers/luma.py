@@ -108,13 +108,16 @@ class LumaGenerationTrigger(BaseTrigger):
                     old, subscription = subscription, poller.subscribe(self.generation_id, self.poll_interval)
                     if old:
                         old.poller.unsubscribe(old)
-                news = await subscription.next()
-                generation = wait.update(news) if news else None
-                if generation:
+                if generation := _update(wait, await subscription.next()):
                     return generation
         finally:
             if subscription:
                 subscription.poller.unsubscribe(subscription)
+
+
+def _update(wait: Wait, news: Generation | LumaError | None) -> Generation | None:
+    """Return the generation when the wait is over; in a function of its own, or each wait would keep the last news."""
+    return wait.update(news) if news else None
 
 
 def generation_from(event: Mapping[str, Any]) -> Generation:

@@ -71,6 +71,10 @@ LONGEST_FIRST_PAUSE = 60.0
 """Seconds; one long poll interval does not make all wait that long after a failure."""
 
 
+def _future() -> asyncio.Future[Seen | None]:
+    return asyncio.get_running_loop().create_future()
+
+
 @dataclass(eq=False, slots=True)
 class Subscription:
     """One trigger's wait, and the newest that is known of its generation."""
@@ -84,20 +88,20 @@ class Subscription:
     alone: bool = False
     """It is polled singly: a batch query left it out, or it was rejected."""
     failures: int = 0
-    news: Seen | None = None
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    news: asyncio.Future[Seen | None] = field(default_factory=_future)
 
     async def next(self) -> Seen | None:
         """Wait for news; None means that nothing is polled for now, so look up whom to poll with."""
-        await self.changed.wait()
-        self.changed.clear()
-        news, self.news = self.news, None
+        await self.news
+        # Newer news may have come since.
+        news, self.news = self.news.result(), _future()
         return news
 
     def notify(self, news: Seen | None) -> None:
         """Hand over news, in place of older ones that were not read."""
-        self.news = news
-        self.changed.set()
+        if self.news.done():
+            self.news = _future()
+        self.news.set_result(news)
 
 
 @dataclass(eq=False, slots=True)
@@ -231,7 +235,7 @@ class Poller:
     async def notify_all(self, news: Seen | None) -> None:
         """Notify all that have no unread news, a few in each step of the event loop."""
         async for one in _few_at_a_time(list(self._schedule.subscriptions)):
-            if not one.changed.is_set():
+            if not one.news.done():
                 one.notify(news)
 
     @property
