@@ -148,13 +148,15 @@ class TestPython:
         assert path.startswith("example_dags/")
         assert (ROOT / path).exists()
 
+    @pytest.mark.together
     @pytest.mark.parametrize(
         "page",
         [page for page in PAGES if any(block.title.startswith("tests/") for block in BLOCKS[page])],
         ids=lambda page: page.name,
     )
-    def test_the_files_of_a_page_are_a_project_whose_tests_pass(self, page, tmp_path):
+    def test_the_files_of_a_page_are_a_project_whose_tests_pass(self, page, tmp_path_factory):
         """It needs nothing but this package."""
+        tmp_path = tmp_path_factory.mktemp("project")
         for block in BLOCKS[page]:
             if block.title:
                 file = tmp_path / block.title
