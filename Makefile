@@ -7,7 +7,7 @@ TESTS ?= tests/unit tests/wire tests/docs tests/system
 OLDEST := 3.0.6
 AUDIT ?= yes
 
-.PHONY: help demo airflow test test-oldest test-all test-scale test-deployment pictures lint docs dist chaos waiting download parsing wall clean
+.PHONY: help demo airflow test can-browse test-oldest test-all test-scale test-deployment pictures lint docs dist chaos waiting download parsing wall clean
 
 help:
 	@echo "make demo         make a first video with Airflow, against a local sandbox"
@@ -34,8 +34,12 @@ demo: $(VENV)/runtime-$(AIRFLOW).stamp
 airflow: $(VENV)/runtime-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m dev.standalone
 
-test: $(VENV)/dev-$(AIRFLOW).stamp
+test: can-browse $(VENV)/dev-$(AIRFLOW).stamp
+	@$(VENV)/bin/python dev/browser.py get $(TESTS)
 	$(VENV)/bin/python -m pytest $(TESTS)
+
+can-browse:
+	@$(PYTHON) dev/browser.py check $(TESTS)
 
 test-oldest:
 	@$(MAKE) --no-print-directory test AIRFLOW=$(OLDEST) VENV=.venv-$(OLDEST) TESTS="tests/unit tests/wire"
@@ -81,6 +85,7 @@ parsing: $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m benchmarks.parsing
 
 wall: $(VENV)/dev-$(AIRFLOW).stamp
+	@$(VENV)/bin/python dev/browser.py get tests/system/test_ui.py
 	@$(VENV)/bin/python -m benchmarks.wall
 
 clean:

@@ -48,7 +48,9 @@ def tests(session: nox.Session, airflow: str) -> None:
 def system(session: nox.Session, airflow: str) -> None:
     """Run the system tests, each in a whole Airflow, or those that are named behind `--`."""
     session.install("--editable", ".", "--group", "test", "--group", "storage", *requirements(airflow))
-    session.run("pytest", *(session.posargs or ["tests/system"]))
+    tests = session.posargs or ["tests/system"]
+    session.run("python", "dev/browser.py", "get", *tests)
+    session.run("pytest", *tests)
 
 
 # pip knows no lowest versions.

@@ -12,23 +12,24 @@ from __future__ import annotations
 
 import json
 import random
-import sqlite3
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import requests
 
 from airflow_provider_luma.sandbox import Sandbox
-from tests.system.deployment import Deployment
+from tests.support import killing
+from tests.support.deployment import Deployment
 
 TOKEN = "token-of-the-benchmark"
 SECONDS_BETWEEN_KILLS = 4
+#: Seconds for the API server to finish what a process has asked of it, once that stands still.
+SETTLE = 0.3
 
 # A fifth of all calls goes wrong; submissions only in ways that surely are not charged.
 WEATHER = {
@@ -91,53 +92,31 @@ def kill_one(airflow: Deployment, run_id: str, dice: random.Random) -> str:
     if victim == "triggerer":
         airflow.restart("triggerer")
     elif victim == "scheduler":
-        processes = airflow.processes(airflow.sessions["scheduler"].pid)
-        if not kill_unless_submitting(airflow, processes, processes):
-            return "spared"
-        airflow.restart("scheduler")
+        session = airflow.sessions["scheduler"].pid
+        with killing.held(lambda: airflow.processes(session), SETTLE):
+            if is_submitting(airflow):
+                return "spared"
+            airflow.restart("scheduler")
     else:
         running = [ti for ti in airflow.task_instances("luma_chaos", run_id) if ti["state"] == "running"]
-        try:
-            ti = dice.choice(running)
-            supervisors, runners = airflow.task_processes("luma_chaos", run_id, ti["task_id"], ti["map_index"])
-        except LookupError:
+        ti = dice.choice(running) if running else None
+        found = airflow.task_processes("luma_chaos", run_id, ti["task_id"], ti["map_index"]) if ti else None
+        if not found:
             return "nobody"
-        victims = runners if dice.random() < 0.5 else supervisors + runners
-        if not kill_unless_submitting(airflow, supervisors + runners, victims, ti):
-            return "spared"
+        supervisors, runners = found
+        with killing.held(lambda: supervisors + runners, SETTLE):
+            if is_submitting(airflow, ti):
+                return "spared"
+            killing.kill(runners if dice.random() < 0.5 else supervisors + runners)
     return victim
 
 
-def kill_unless_submitting(
-    airflow: Deployment,
-    processes: list[psutil.Process],
-    victims: list[psutil.Process],
-    ti: dict[str, Any] | None = None,
-) -> bool:
-    """Hold the processes, and kill the victims among them unless nobody could know then what was paid."""
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.suspend()
-    # What a supervisor has asked of the API server is done by then.
-    time.sleep(0.3)
-    spared = is_submitting(airflow, ti)
-    for process in [] if spared else victims:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.resume()
-    return not spared
-
-
-def is_submitting(airflow: Deployment, ti: dict[str, Any] | None) -> bool:
-    """Say whether a task, or any, remembers that it began to submit, and not yet what came of it."""
+def is_submitting(airflow: Deployment, ti: dict[str, Any] | None = None) -> bool:
+    """Return whether this task, or any, is between sending its submission and remembering the answer."""
     query = "SELECT task_id, map_index, value FROM task_state_store WHERE dag_id = 'luma_chaos'"
-    with closing(sqlite3.connect(airflow.database, timeout=30)) as database:
-        rows = database.execute(query).fetchall()
-    return any(
-        "generation_id" not in json.loads(value)
-        for task_id, map_index, value in rows
+    return killing.is_submitting(
+        value
+        for task_id, map_index, value in airflow.query(query)
         if ti is None or (task_id, map_index) == (ti["task_id"], ti["map_index"])
     )
 

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from playwright.sync_api import sync_playwright
 
 from airflow_provider_luma.sandbox import Sandbox
+from dev.browser import launch
 from dev.local_airflow import TOKEN
-from tests.system.deployment import Deployment
-from tests.system.test_ui import ARGUMENTS, Ui, multiply
+from tests.support.deployment import Deployment
+from tests.support.ui import Ui, multiply
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -58,7 +59,7 @@ def main(count: int) -> None:
             urls = generation["video_url"], generation["thumbnail_url"]
             player = '<video preload=metadata src="{0}?{2}" poster="{1}?{2}"></video>'
             naive = "".join(player.format(*urls, index) for index in range(count))
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=ARGUMENTS)
+            browser = launch(playwright)
             print(f"{count} videos      the tab             as many players")
             for _ in range(TURNS):
                 ui = Ui(browser.new_context(viewport={"width": 1400, "height": 900}).new_page(), airflow)

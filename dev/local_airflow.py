@@ -24,6 +24,10 @@ T = TypeVar("T")
 
 DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 
+#: Seconds for which a component waits for another's write to SQLite before it ends; an API server waits for 5, fails
+#: the request and goes on.
+PATIENCE = 60
+
 #: What runs, and the `airflow` command of each. The log servers' ports are fixed, and a second Airflow on this machine
 #: could not have them.
 COMPONENTS: Mapping[str, Sequence[str]] = {
@@ -203,9 +207,12 @@ class LocalAirflow:
     def spawn(self, name: str, *args: str, **popen: Any) -> subprocess.Popen[bytes]:
         """Run an ``airflow`` command in a session of its own, which :meth:`stop` ends."""
         command = [self.python, "-m", "airflow", *args]
+        env = self._env
+        if env[DATABASE].startswith("sqlite") and args[0] != "api-server":
+            env = {**env, DATABASE: f"{env[DATABASE]}?timeout={PATIENCE}"}
         # From its home, as `-m` lets a Python import whatever is in the folder that it is started from.
         leader = subprocess.Popen(
-            command, cwd=self.home, env=self._env, stdin=subprocess.DEVNULL, start_new_session=True, **popen
+            command, cwd=self.home, env=env, stdin=subprocess.DEVNULL, start_new_session=True, **popen
         )
         self.sessions[name] = leader
         self._session_ids.add(leader.pid)
@@ -282,12 +289,13 @@ class LocalAirflow:
         if outcome["create"]["errors"]:
             raise RuntimeError(outcome["create"]["errors"])
 
-    def wait_for(self, probe: Callable[[], T], timeout: float = 60) -> T:
+    def wait_for(self, probe: Callable[[], T], timeout: float = 60, every: float = 0.25) -> T:
         """
         Return what the probe returns as soon as that is true.
 
-        :param probe: asked four times a second; an ``OSError``, as `requests` raises them, means not yet.
+        :param probe: what to call; an ``OSError``, as `requests` raises them, means not yet.
         :param timeout: seconds until a ``TimeoutError`` with the last answer and the ends of the logs.
+        :param every: seconds between two calls.
         """
         give_up = time.monotonic() + timeout
         while True:
@@ -300,7 +308,7 @@ class LocalAirflow:
             if time.monotonic() > give_up:
                 msg = f"Still {last!r} after {timeout:.0f} s\n{self.log_tails()}"
                 raise TimeoutError(msg)
-            time.sleep(0.25)
+            time.sleep(every)
 
     def log_tails(self, lines: int = 15) -> str:
         """Return the last lines of every component's log."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import psutil
-import psycopg2
 import pytest
 
 from airflow_provider_luma.sandbox import Sandbox
 from dev.local_airflow import EXAMPLE_DAGS
 from tests.deployment import services
-from tests.system.deployment import Deployment
+from tests.support import killing
+from tests.support.deployment import Deployment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -99,17 +99,17 @@ def deployment(tmp_path, sandbox, database):
             yield deployment
 
 
-def test_kills(deployment, sandbox, database):
-    """Each of 300 generations is paid once and waited for, whichever process is killed; no connection is left over."""
+def test_each_generation_is_paid_once_and_waited_for_whichever_process_is_killed(deployment, sandbox):
+    """Of 300; and no connection to Postgres is left over."""
     warm_up(deployment, sandbox)
-    before = idle_connections(deployment, database)
+    before = idle_connections(deployment)
     began = time.monotonic()
     prompts = [f"A paper boat, number {number}" for number in range(TASKS)]
     run_id = deployment.run(DAG, conf={"prompts": prompts})
 
     def states(task_id):
-        query = "SELECT state, count(*) FROM task_instance WHERE run_id = %s AND task_id = %s GROUP BY state"
-        return Counter(dict(ask(database, query, run_id, task_id)))
+        query = "SELECT state, count(*) FROM task_instance WHERE run_id = :run_id AND task_id = :task_id GROUP BY state"
+        return Counter(dict(deployment.query(query, run_id=run_id, task_id=task_id)))
 
     def reached(count, task_id, state):
         deployment.wait_for(lambda: deployment.check_alive() or states(task_id)[state] >= count, PATIENCE)
@@ -118,16 +118,16 @@ def test_kills(deployment, sandbox, database):
     victims = ["dag-processor", "worker-1", "api-server", "scheduler-1"]
     for number, victim in enumerate(victims, 1):
         reached(number * TASKS // 6, "submit", "success")
-        seen += connections(deployment, database)
-        kill(deployment, database, victim)
+        seen += connections(deployment)
+        kill(deployment, victim)
     reached(TASKS, "wait", "deferred")
-    usage(deployment, database)
-    seen += connections(deployment, database)
+    usage(deployment)
+    seen += connections(deployment)
 
-    kill(deployment, database, "triggerer-1")
+    kill(deployment, "triggerer-1")
     complete(sandbox, over=60)
     reached(TASKS // 3, "wait", "success")
-    kill(deployment, database, "worker-2")
+    kill(deployment, "worker-2")
     assert deployment.wait(DAG, run_id, timeout=PATIENCE) == "success"
 
     minutes = (time.monotonic() - began) / 60
@@ -151,16 +151,16 @@ def test_kills(deployment, sandbox, database):
         owner for owner in seen if owner.endswith("task") or owner in {"triggerer-1's child", "triggerer-2's child"}
     ]
     after = deployment.wait_for(
-        lambda: sum((now := connections(deployment, database)).values()) <= sum(before.values()) and now, 600
+        lambda: sum((now := connections(deployment)).values()) <= sum(before.values()) and now, 600
     )
     print(f"connections    {sum(before.values())} to Postgres before, {sum(after.values())} after: {dict(after)}")
 
 
 def goes_on(deployment, run_id, ti) -> bool:
-    """Say whether a retry found that a try before it had submitted."""
+    """Return whether a retry found that a try before it had submitted."""
     tries = range(2, ti["try_number"] + 1)
     logs = (deployment.log(DAG, run_id, ti["task_id"], number, ti["map_index"]) for number in tries)
-    return any("Going on with generation" in log for log in logs)
+    return any("Resuming generation" in log for log in logs)
 
 
 def warm_up(deployment, sandbox):
@@ -175,53 +175,46 @@ def warm_up(deployment, sandbox):
 
 def complete(sandbox, over: float = 0) -> None:
     """Let all generations be completed within so many seconds."""
-    generations = list(sandbox.app.routes[0].app.gateway.generations.values())
+    generations = sandbox.report()["generations"]
     for number, generation in enumerate(generations):
-        generation.seconds = generation.age + number * over / len(generations)
+        sandbox.finish(generation["id"], after=number * over / len(generations))
 
 
-def kill(deployment, database, name: str) -> None:
-    """SIGKILL a component with all that it runs, and start it anew."""
+def kill(deployment, name: str) -> None:
+    """SIGKILL a component with all that it runs, and start it again; a worker as soon as it is worth that."""
     if name.startswith("worker"):
-        deployment.wait_for(lambda: hold(deployment, database, name), PATIENCE)
-    tasks = sum(map(is_task, of(deployment, name)))
-    deployment.restart(name)
-    print(f"killed         {name}{f', with {tasks} tasks that it ran' if tasks else ''}", flush=True)
+        deployment.wait_for(lambda: kill_worker(deployment, name), PATIENCE)
+    else:
+        deployment.restart(name)
+        print(f"killed         {name}", flush=True)
     deployment.wait_for(deployment.healthy, PATIENCE)
 
 
-def hold(deployment, database, name: str) -> bool:
-    """Hold a worker's processes, and let them go on if there is nothing worth killing."""
-    if not worth_killing(database, of(deployment, name)):
+def kill_worker(deployment, name: str) -> bool:
+    """SIGKILL a worker and start it again, and return True; do nothing and return False if it is not worth that now."""
+    if not worth_killing(deployment, of(deployment, name)):
         return False
-    # Twice, for what was forked meanwhile.
-    for _ in range(2):
-        for process in of(deployment, name):
-            with suppress(psutil.NoSuchProcess):
-                process.suspend()
-    # What they have asked of the API server is done by then.
-    time.sleep(3)
-    held = of(deployment, name)
-    if worth_killing(database, held):
-        return True
-    for process in held:
-        with suppress(psutil.NoSuchProcess):
-            process.resume()
-    return False
+    with killing.held(lambda: of(deployment, name), settle=3) as processes:
+        if not worth_killing(deployment, processes):
+            return False
+        print(f"killed         {name}, with {sum(map(killing.is_runner, processes))} tasks that it ran", flush=True)
+        deployment.restart(name)
+    return True
 
 
-def worth_killing(database, processes: Iterable[psutil.Process]) -> bool:
-    """Say whether a task here has submitted or waits, and is not done, and that none may be just submitting.
+def worth_killing(deployment, processes: Iterable[psutil.Process]) -> bool:
+    """
+    Return whether a task here has submitted or waits, and is not done, and none is just submitting.
 
-    A task killed just there fails for good, as nobody can know what was paid: that is what `make chaos` shows.
+    A task that is killed while it submits is what `make chaos` shows.
     """
     query = """
         SELECT ti.task_id, store.value FROM task_instance ti
         LEFT JOIN task_state_store store USING (dag_id, run_id, task_id, map_index)
-        WHERE ti.state = 'running' AND ti.id::text = ANY(%s)
+        WHERE ti.state = 'running' AND CAST(ti.id AS text) = ANY(:ids)
     """
-    running = ask(database, query, [title(process).split()[-1] for process in processes if is_task(process)])
-    submitting = any(value and "generation_id" not in json.loads(value) for _, value in running)
+    running = deployment.query(query, ids=[killing.task_of(process) for process in processes])
+    submitting = killing.is_submitting(value for _, value in running)
     return not submitting and any(value or task_id == "wait" for task_id, value in running)
 
 
@@ -230,13 +223,13 @@ def of(deployment, name: str) -> list[psutil.Process]:
     return deployment.processes(deployment.sessions[name].pid)
 
 
-def usage(deployment, database) -> None:
+def usage(deployment) -> None:
     """Print what those take that have to do with waiting, while nothing else goes on."""
     seconds = 30
     names = [name for name in COMPONENTS if name.startswith(("worker", "triggerer"))]
     # The last task that is deferred takes a moment to end.
     deployment.wait_for(
-        lambda: not any(is_task(process) for name in names for process in of(deployment, name)), PATIENCE
+        lambda: not any(killing.is_runner(process) for name in names for process in of(deployment, name)), PATIENCE
     )
     processes = {name: of(deployment, name) for name in names}
     begun = {name: cpu(those) for name, those in processes.items()}
@@ -248,7 +241,7 @@ def usage(deployment, database) -> None:
             f"{name:<14} {len(those)} processes, {rss:.0f} MiB RSS, {uss:.0f} MiB USS, "
             f"{cpu(those) - begun[name]:.1f} s of CPU in {seconds} s at {TASKS} waiting"
         )
-    shares = ask(database, "SELECT count(*) FROM trigger GROUP BY triggerer_id ORDER BY triggerer_id")
+    shares = deployment.query("SELECT count(*) FROM trigger GROUP BY triggerer_id ORDER BY triggerer_id")
     print(f"triggers       {' and '.join(str(count) for (count,) in shares)}", flush=True)
 
 
@@ -257,45 +250,26 @@ def cpu(processes: Iterable[psutil.Process]) -> float:
     return sum(process.cpu_times().user + process.cpu_times().system for process in processes)
 
 
-def idle_connections(deployment, database) -> Counter[str]:
+def idle_connections(deployment) -> Counter[str]:
     """Return the most connections that there are at a time while nothing goes on."""
     seen = []
     for _ in range(30):
-        seen.append(connections(deployment, database))
+        seen.append(connections(deployment))
         time.sleep(1)
     return max(seen, key=lambda one: sum(one.values()))
 
 
-def connections(deployment, database) -> Counter[str]:
+def connections(deployment) -> Counter[str]:
     """Return how many connections to Postgres each component has opened; those of its tasks are counted apart."""
     query = "SELECT client_port FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid != pg_backend_pid()"
-    ports = {port for (port,) in ask(database, query)}
+    ports = {port for (port,) in deployment.query(query)}
     owners: dict[int, str] = {}
     for name, leader in deployment.sessions.items():
         # The oldest first: children have inherited what their parents had opened.
         for process in sorted(of(deployment, name), key=psutil.Process.create_time):
             with suppress(psutil.NoSuchProcess):
-                kind = "task" if is_task(process) else "child"
+                kind = "task" if killing.is_runner(process) else "child"
                 owner = name if process.pid == leader.pid else f"{name}'s {kind}"
                 for one in process.net_connections("tcp"):
                     owners.setdefault(one.laddr.port, owner)
     return Counter(owners.get(port, "unknown") for port in ports)
-
-
-def is_task(process: psutil.Process) -> bool:
-    """Say whether an operator runs in this process; its supervisor is its parent."""
-    return title(process).startswith("airflow worker --")
-
-
-def title(process: psutil.Process) -> str:
-    """Return a process's title; a task's ends with the id of its task instance."""
-    with suppress(psutil.NoSuchProcess):
-        return " ".join(process.cmdline()).strip()
-    return ""
-
-
-def ask(database, query: str, *values: Any) -> list[tuple]:
-    """Return the rows that a query finds."""
-    with closing(psycopg2.connect(f"postgresql://{database}")) as connection, connection.cursor() as cursor:
-        cursor.execute(query, values)
-        return cursor.fetchall()

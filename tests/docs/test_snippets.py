@@ -84,8 +84,7 @@ def blocks(*languages):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_no_other(page):
-    """There is no block that the rules do not cover."""
+def test_every_block_is_of_a_kind_that_is_checked(page):
     covered = {"python", "text", "console", "ini", "bash"}
     assert {block.language for block in BLOCKS[page]} <= covered
     fences = [line for line in page.read_text().splitlines() if re.match(r"[>\s]*(```|~~~)", line)]
@@ -103,8 +102,7 @@ class TestPython:
         [block for page in PAGES for block in BLOCKS[page] if block.is_dag],
         ids=lambda block: f"{block.page.name}:{block.line}",
     )
-    def test_dag(self, block, database, luma_sandbox, tmp_path):
-        """A DAG that is shown runs as it is."""
+    def test_a_dag_that_is_shown_runs_as_it_is(self, block, database, luma_sandbox, tmp_path):
         from airflow.dag_processing.dagbag import DagBag
 
         file = Path(conf.get("core", "dags_folder"), "shown.py")
@@ -122,8 +120,7 @@ class TestPython:
         assert luma_sandbox.report()["charged"] > 0
 
     @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-    def test_run(self, page, luma_sandbox):
-        """What is shown runs, and what it is said to print it prints."""
+    def test_python_that_is_shown_runs_and_prints_what_is_shown(self, page, luma_sandbox):
         names = {}
         printed = ""
         for block in BLOCKS[page]:
@@ -145,20 +142,21 @@ class TestPython:
         [block for page in PAGES for block in BLOCKS[page] if block.is_example],
         ids=lambda block: f"{block.page.name}:{block.line}",
     )
-    def test_example(self, block):
-        """An example that is shown is there."""
+    def test_an_example_that_is_included_exists(self, block):
         before, path, after = block.text.splitlines()
         assert before == after == "--8<--"
         assert path.startswith("example_dags/")
         assert (ROOT / path).exists()
 
+    @pytest.mark.together
     @pytest.mark.parametrize(
         "page",
         [page for page in PAGES if any(block.title.startswith("tests/") for block in BLOCKS[page])],
         ids=lambda page: page.name,
     )
-    def test_project(self, page, tmp_path):
-        """The files that a page shows are a project whose tests pass, with nothing but this package."""
+    def test_the_files_of_a_page_are_a_project_whose_tests_pass(self, page, tmp_path_factory):
+        """It needs nothing but this package."""
+        tmp_path = tmp_path_factory.mktemp("project")
         for block in BLOCKS[page]:
             if block.title:
                 file = tmp_path / block.title
@@ -171,21 +169,18 @@ class TestPython:
         assert re.search(r"\b3 passed\b", result.stdout)
 
 
-def test_demo_output():
-    """What the README shows of the demo ends as the demo does."""
+def test_the_readme_shows_the_end_of_the_demo():
     (shown,) = [block.text for block in BLOCKS[ROOT / "README.md"] if block.language == "text"]
     assert NEXT.strip() in shown
 
 
-def test_every_error():
-    """The page about errors has each of them."""
+def test_the_page_about_errors_has_each_of_them():
     errors = {name for name in api.__all__ if issubclass(getattr(api, name), api.LumaError)} - {"LumaError"}
     assert set(re.findall(r"^## (Luma\w+)$", (ROOT / "docs" / "errors.md").read_text(), re.MULTILINE)) == errors
 
 
 @blocks("ini")
-def test_options(block):
-    """Airflow has the options."""
+def test_airflow_has_the_options_that_are_shown(block):
     shown = configparser.ConfigParser()
     shown.read_string(block.text)
     for section in shown.sections():
@@ -195,8 +190,7 @@ def test_options(block):
 
 
 @blocks("bash")
-def test_variables(block):
-    """Airflow reads the variables."""
+def test_airflow_reads_the_variables_that_are_shown(block):
     for line in block.text.splitlines():
         export, variable = shlex.split(line)
         assert export == "export"
@@ -204,16 +198,14 @@ def test_variables(block):
 
 
 @blocks("console")
-def test_commands(block):
-    """The commands are there, and take what they are given."""
+def test_the_commands_that_are_shown_take_what_they_are_given(block):
     for line in block.text.splitlines():
         assert line.startswith("$ ")
         check_command(line.removeprefix("$ ").partition("  #")[0], block.page)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_in_sentences(page):
-    """What a sentence names is there, too."""
+def test_options_and_commands_in_sentences_exist(page):
     sentences = BLOCK.sub("", page.read_text())
     for section, option in re.findall(r"`\[(\w+)\] (\w+)`", sentences):
         check_option(section, option)
@@ -283,5 +275,5 @@ def check_command(command, page):
         if arguments[:2] == ["connections", "add"]:
             assert parsed.conn_type == "luma"
     else:
-        # What it runs is the page's project, in test_project.
+        # What it runs is the page's project, in test_the_files_of_a_page_are_a_project_whose_tests_pass.
         assert command == "pytest"

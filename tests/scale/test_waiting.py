@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_luma.sandbox import Sandbox
-from tests.system.deployment import Deployment
+from tests.support.deployment import Deployment
 
 DOCS = Path(__file__).parents[2] / "docs" / "scale.md"
 TASKS = 500
@@ -36,16 +34,15 @@ def deployment(tmp_path):
         yield deployment
 
 
-def test_many(deployment, sandbox):
-    """Hundreds of deferred tasks share a few requests, all finish, and do not block the triggerer's event loop."""
+def test_hundreds_of_deferred_tasks_share_a_few_requests_and_never_block_the_triggerer(deployment, sandbox):
+    """All of them finish, and each log is about its own generation only."""
     ids = [sandbox.add_generation() for _ in range(TASKS)]
     deployment.add_connection("luma_default", conn_type="luma", host=sandbox.url, password=TOKEN)
     run_id = deployment.run("luma_waiting", conf={"ids": ids})
 
     def deferred():
-        with closing(sqlite3.connect(deployment.database)) as connection:
-            counted = "SELECT count(*) FROM task_instance WHERE dag_id = 'luma_waiting' AND state = 'deferred'"
-            return connection.execute(counted).fetchone() == (TASKS,)
+        counted = "SELECT count(*) FROM task_instance WHERE dag_id = 'luma_waiting' AND state = 'deferred'"
+        return deployment.query(counted) == [(TASKS,)]
 
     triggerer_log = deployment.home / "triggerer.log"
     deployment.wait_for(deferred, 900)

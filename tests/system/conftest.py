@@ -3,40 +3,68 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import airflow
 import pytest
 import requests
 from moto.server import ThreadedMotoServer
 from packaging.version import Version
 
 from airflow_provider_luma.sandbox import Sandbox
-from dev.local_airflow import USER
-from tests.system.deployment import Deployment
+from dev.local_airflow import COMPONENTS, USER, free_port
+from tests.support import together
+from tests.support.deployment import AIRFLOW, Deployment
+from tests.support.together import pytest_pyfunc_call as pytest_pyfunc_call
+from tests.support.tokens import REFUSED_TOKEN, TOKEN, UNREACHABLE_TOKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
-AIRFLOW = Version(airflow.__version__)
-TOKEN = "marked-token-4711-of-the-system-tests"
-REFUSED_TOKEN = "marked-token-0815-that-is-refused"
-UNREACHABLE_TOKEN = "marked-token-1234-that-goes-nowhere"
+HERE = Path(__file__).parent
+#: How many tests marked `together` run at a time: two cores are busy with these.
+AT_ONCE = 8
+#: The tests of the UI come first: they keep a browser busy, while the others wait. The search for tokens comes last.
+TURNS = {"test_ui.py": -1, "test_secrets.py": 1}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of what this Airflow is too old for: the README's table of versions has them."""
+    """Leave out the tests of what this Airflow is too old for (the README's table of versions has them), and sort."""
     too_new = {one for one in items for mark in one.iter_markers("since") if Version(mark.args[0]) > AIRFLOW}
     config.hook.pytest_deselected(items=too_new)
     items[:] = [one for one in items if one not in too_new]
+    items.sort(key=lambda one: (HERE in one.path.parents, TURNS.get(one.path.name, 0)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def all_together(request) -> Iterator[None]:
+    """The tests marked `together` begin with the first of all."""
+    with together.started(request, HERE, AT_ONCE):
+        yield
 
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
-    """A gateway that takes a second for a video, and ten for a slow one."""
-    with Sandbox(token=TOKEN, seconds=1) as sandbox:
+    """A gateway that takes two seconds for a video, and twenty for a slow one: time to kill the task that waits."""
+    with Sandbox(token=TOKEN, seconds=2) as sandbox:
         yield sandbox
+
+
+@pytest.fixture(scope="session")
+def another_sandbox(deployment) -> Callable[[], AbstractContextManager[tuple[Sandbox, str]]]:
+    """Return a gateway of a test's own, in whose weather no other test is, and the id of a connection to it."""
+
+    @contextmanager
+    def another_sandbox() -> Iterator[tuple[Sandbox, str]]:
+        with Sandbox(token=TOKEN, seconds=1) as sandbox:
+            connection_id = f"luma_at_{sandbox.port}"
+            deployment.add_connection(connection_id, conn_type="luma", host=sandbox.url, password=TOKEN)
+            yield sandbox, connection_id
+            assert sandbox.report()["tokens_at_cdn"] == 0
+
+    return another_sandbox
 
 
 @pytest.fixture(scope="session")
@@ -53,19 +81,32 @@ def s3() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def deployment(sandbox, s3, tmp_path_factory) -> Iterator[Deployment]:
     """An Airflow with the example DAGs and those of the tests, whose connection leads to the sandbox."""
-    here = Path(__file__).parent
     home = tmp_path_factory.mktemp("airflow") / "home"
     openlineage = {"type": "file", "log_file_path": str(home / "openlineage.log"), "append": True}
-    env = {
-        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(openlineage),
-        "AIRFLOW__CORE__AUTH_MANAGER": "tests.system.rights.RightsByDag",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin,outsider:viewer",
-        "PYTHONPATH": str(here.parents[1]),
+    # The tasks have an API server of their own: one that serves them and all these tests, on SQLite, keeps itself
+    # waiting (see `LocalAirflow.api`).
+    execution_port = str(free_port())
+    components = {
+        **COMPONENTS,
+        "api-server": ("api-server", "--apps", "core"),
+        "execution-api": ("api-server", "--apps", "execution", "--port", execution_port),
     }
-    with Deployment(home, here.parents[1] / "example_dags", here / "dags", env=env) as deployment:
+    env = {
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{execution_port}/execution/",
+        # Most of the tasks wait.
+        "AIRFLOW__CORE__PARALLELISM": "16",
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(openlineage),
+        "AIRFLOW__CORE__AUTH_MANAGER": "tests.support.rights.RightsByDag",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin,outsider:viewer",
+        "PYTHONPATH": str(HERE.parents[1]),
+    }
+    dags = (HERE.parents[1] / "example_dags", HERE / "dags")
+    with Deployment(home, *dags, env=env, components=components) as deployment:
         deployment.add_connection("luma_default", conn_type="luma", host=sandbox.url, password=TOKEN)
         deployment.add_connection("luma_refused", conn_type="luma", host=sandbox.url, password=REFUSED_TOKEN)
         deployment.add_connection("luma_unreachable", conn_type="luma", host="127.0.0.1:1", password=UNREACHABLE_TOKEN)
         aws = json.dumps({"endpoint_url": s3, "region_name": "us-east-1"})
         deployment.add_connection("aws_default", conn_type="aws", login="key", password="secret", extra=aws)
         yield deployment
+        assert len(deployment.processes()) > 4
+    assert deployment.processes() == []

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import sqlite3
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 import requests
 from playwright.sync_api import expect, sync_playwright
 
-from dev.local_airflow import PASSWORD, USER
-from tests.system.conftest import REFUSED_TOKEN, TOKEN
+from dev import browser
+from tests.support.tokens import REFUSED_TOKEN, TOKEN
+from tests.support.ui import Ui, multiply
 
 pytestmark = pytest.mark.since("3.1")
 
@@ -23,100 +19,43 @@ expect.set_options(timeout=60_000)
 
 SCRIPT = "<script>window.top.broken = 1</script><img src=x onerror='window.top.broken = 1'>"
 VIDEO = "document.querySelector('iframe').contentDocument.querySelector('video')"
-#: As root, in a container, its sandbox does not work.
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-#: Where to keep the pictures that the README shows; by default nobody does.
-PICTURES = os.environ.get("LUMA_PICTURES")
 
 
 @pytest.fixture(scope="module")
 def chromium():
-    """Debian's Chromium; the tests' Airflow is on this machine."""
-    path = shutil.which("chromium")
-    assert path, "There is no chromium: apt-get install chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield browser
-        browser.close()
+        chromium = browser.launch(playwright)
+        yield chromium
+        chromium.close()
 
 
-class Ui:
-    """Airflow's UI, of a user that is signed in."""
-
-    def __init__(self, page, deployment):
-        self.page = page
-        self.deployment = deployment
-        self.requests = []
-        self.complaints = []
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("console", self.heard)
-
-    def heard(self, message):
-        if message.type == "error" and "/luma/" in message.location["url"]:
-            self.complaints.append(message.text)
-
-    def sign_in(self):
-        self.page.goto(f"{self.deployment.url}/auth/login")
-        self.page.fill("input[name=username]", USER)
-        self.page.fill("input[name=password]", PASSWORD)
-        self.page.click("button[type=submit]")
-        self.page.wait_for_url(lambda url: "/auth/login" not in url)
-
-    def open(self, path):
-        self.page.goto(f"{self.deployment.url}/{path}")
-
-    def tab_of_task(self, dag_id, run_id, task_id, map_index=-1):
-        """Open a task instance and go to its Luma tab, as a person does."""
-        mapped = f"/mapped/{map_index}" if map_index >= 0 else ""
-        self.open(f"dags/{dag_id}/runs/{run_id}/tasks/{task_id}{mapped}")
-        self.page.get_by_role("link", name="Luma", exact=True).click()
-        return self.page.frame_locator("iframe[title=Luma]")
-
-    def tab_of_run(self, dag_id, run_id):
-        self.open(f"dags/{dag_id}/runs/{run_id}")
-        self.page.get_by_role("link", name="Luma", exact=True).click()
-        return self.page.frame_locator("iframe[title=Luma]")
-
-    def follow(self, name):
-        """Click a link of a task, which Airflow 3.1 opens in another window, and return the Luma tab that is there."""
-        link = self.page.get_by_role("link", name=name)
-        if link.get_attribute("target") == "_blank":
-            with self.page.expect_popup() as opened:
-                link.click()
-            return opened.value.frame_locator("iframe[title=Luma]")
-        link.click()
-        return self.page.frame_locator("iframe[title=Luma]")
-
-    def picture(self, name, tmp_path):
-        self.page.mouse.move(0, 0)
-        self.page.screenshot(path=Path(PICTURES or tmp_path) / f"{name}.png")
+@pytest.fixture(scope="module")
+def signed_in(chromium, deployment):
+    """The cookies of a person who has signed in."""
+    context = chromium.new_context()
+    context.set_default_timeout(60_000)
+    Ui(context.new_page(), deployment).sign_in()
+    state = context.storage_state()
+    context.close()
+    return state
 
 
 @pytest.fixture
-def ui(chromium, deployment, request):
+def ui(chromium, signed_in, deployment, request):
     """A browser window, in which nothing of Luma's may complain."""
     options = {"viewport": {"width": 1200, "height": 720}, "color_scheme": "light", **getattr(request, "param", {})}
-    context = chromium.new_context(**options, permissions=["clipboard-read", "clipboard-write"])
+    permissions = ["clipboard-read", "clipboard-write"]
+    context = chromium.new_context(**options, permissions=permissions, storage_state=signed_in)
     context.set_default_timeout(60_000)
     ui = Ui(context.new_page(), deployment)
-    ui.sign_in()
     yield ui
     context.close()
     assert ui.complaints == []
 
 
 @pytest.fixture(scope="module")
-def archive(deployment):
-    """A run that has stored a video."""
-    run_id = deployment.run("example_luma_archive", conf={"folder": "s3://aws_default@bucket/videos/"})
-    assert deployment.wait("example_luma_archive", run_id) == "success"
-    return run_id
-
-
-@pytest.fixture(scope="module")
-def many(deployment):
-    """A run of videos, of which some fail."""
+def run_ids(deployment):
+    """Both runs below, begun together."""
     prompts = [
         "A paper boat crosses a puddle",
         "The sun rises over a city of glass",
@@ -125,9 +64,24 @@ def many(deployment):
         "Somebody famous [moderated]",
         SCRIPT,
     ]
-    run_id = deployment.run("luma_ui", conf={"prompts": prompts})
-    assert deployment.wait("luma_ui", run_id) == "failed"
-    return run_id
+    return {
+        "archive": deployment.run("example_luma_archive", conf={"folder": "s3://aws_default@bucket/videos/"}),
+        "many": deployment.run("luma_ui", conf={"prompts": prompts}),
+    }
+
+
+@pytest.fixture(scope="module")
+def archive(deployment, run_ids):
+    """A run that has stored a video."""
+    assert deployment.wait("example_luma_archive", run_ids["archive"]) == "success"
+    return run_ids["archive"]
+
+
+@pytest.fixture(scope="module")
+def many(deployment, run_ids):
+    """A run of videos, of which some fail."""
+    assert deployment.wait("luma_ui", run_ids["many"]) == "failed"
+    return run_ids["many"]
 
 
 def detail(frame, name):
@@ -136,8 +90,7 @@ def detail(frame, name):
 
 
 class TestConnectionForm:
-    def test_form(self, ui, sandbox, tmp_path):
-        """The form asks for a token and a gateway by these names, and what it saves is a good connection."""
+    def test_the_form_asks_for_a_token_and_a_gateway_and_saves_a_good_connection(self, ui, sandbox, tmp_path):
         page = ui.page
         page.set_viewport_size({"width": 1200, "height": 760})
         ui.open("connections")
@@ -147,8 +100,8 @@ class TestConnectionForm:
         form.get_by_role("combobox").click()
         page.keyboard.type("Luma")
         page.keyboard.press("Enter")
-        gateway = form.get_by_role("textbox", name="Gateway").or_(form.locator("input[name=host]"))
-        expect(gateway).to_have_attribute("placeholder", "https://www.kkiai.com")
+        gateway = form.get_by_role("textbox", name="Host").or_(form.locator("input[name=host]"))
+        expect(gateway).to_have_attribute("placeholder", re.compile("Luma for a key that begins with luma-"))
         field = form.locator("input[name=password]")
         expect(field).to_have_attribute("type", "password")
         expect(form.get_by_text("API token")).to_be_visible()
@@ -166,15 +119,14 @@ class TestConnectionForm:
         expect(page.get_by_text("luma_from_form")).to_be_visible()
         saved = ui.deployment.api("GET", "connections/luma_from_form")
         tested = ui.deployment.api("POST", "connections/test", json=saved)
-        assert tested == {"status": True, "message": f"{sandbox.url} is a Luma gateway and takes the token."}
+        assert tested == {"status": True, "message": f"{sandbox.url} is a Luma gateway and accepts the token."}
 
     @pytest.mark.parametrize(
         ("token", "said"),
-        [(TOKEN, "is a Luma gateway and takes the token"), (REFUSED_TOKEN, "The token is refused")],
+        [(TOKEN, "is a Luma gateway and accepts the token"), (REFUSED_TOKEN, "Check the token")],
         ids=["good", "refused"],
     )
-    def test_button(self, ui, sandbox, token, said):
-        """The test button says what a connection is good for."""
+    def test_the_test_button_reports_whether_the_token_is_accepted(self, ui, sandbox, token, said):
         # Airflow 3.3.2 sends port 0 for a connection that has none, and then refuses to test it with its own token.
         host, _, port = sandbox.url.rpartition(":")
         ui.deployment.add_connection("luma_tested", conn_type="luma", host=host, port=int(port), password=token)
@@ -186,22 +138,19 @@ class TestConnectionForm:
 
 
 class TestLinks:
-    def test_watch(self, ui, archive):
-        """The links of the task that waited lead to the video, and to the Luma tab."""
+    def test_a_task_that_waited_has_links_to_the_video_and_to_its_tab(self, ui, archive):
         generation = ui.deployment.xcom("example_luma_archive", archive, "wait")
         ui.open(f"dags/example_luma_archive/runs/{archive}/tasks/wait/details")
         expect(ui.page.get_by_role("link", name="Watch video")).to_have_attribute("href", generation["video_url"])
         frame = ui.follow("Luma task")
         expect(detail(frame, "Luma task")).to_contain_text(generation["id"])
 
-    def test_no_video_yet(self, ui, archive):
-        """The one that only submitted has the link to the id, and none to a video."""
+    def test_a_task_that_only_submitted_has_no_link_to_a_video(self, ui, archive):
         ui.open(f"dags/example_luma_archive/runs/{archive}/tasks/submit/details")
         expect(ui.page.get_by_role("link", name="Luma task")).to_be_visible()
         expect(ui.page.get_by_role("link", name="Watch video")).to_have_count(0)
 
-    def test_mapped(self, ui, many):
-        """A mapped task has its own."""
+    def test_each_mapped_task_has_its_own_links(self, ui, many):
         ui.open(f"dags/luma_ui/runs/{many}/tasks/make/mapped/1/details")
         generation = ui.deployment.xcom("luma_ui", many, "make", "generation", map_index=1)
         expect(ui.page.get_by_role("link", name="Watch video")).to_have_attribute("href", generation["video_url"])
@@ -211,8 +160,7 @@ class TestLinks:
 
 
 class TestTaskTab:
-    def test_plays(self, ui, archive, tmp_path):
-        """The tab of a task plays the video, and says what is known of it."""
+    def test_the_tab_of_a_task_plays_the_video_and_shows_its_details(self, ui, archive, tmp_path):
         generation = ui.deployment.xcom("example_luma_archive", archive, "wait")
         frame = ui.tab_of_task("example_luma_archive", archive, "wait")
         video = frame.locator("video")
@@ -233,22 +181,20 @@ class TestTaskTab:
         ui.page.wait_for_function(f"() => {VIDEO}.currentTime > 0.3")
 
     @pytest.mark.parametrize("task_id", ["submit", "download"])
-    def test_others_of_the_run(self, ui, archive, task_id):
-        """The task that only submitted, and the one that stored, know of it, too."""
+    def test_the_tasks_that_submitted_and_stored_show_the_same_video(self, ui, archive, task_id):
         frame = ui.tab_of_task("example_luma_archive", archive, task_id)
         expect(frame.locator("video")).to_have_attribute("src", re.compile("/video.mp4$"))
         expect(detail(frame, "Prompt")).to_have_text("A paper boat crosses a puddle")
 
-    def test_copy(self, ui, archive):
-        """The id is copied with a click."""
+    def test_a_click_copies_the_generation_id(self, ui, archive):
         frame = ui.tab_of_task("example_luma_archive", archive, "submit")
         frame.get_by_role("button", name="Copy").click()
         expect(frame.get_by_role("button", name="Copied")).to_be_visible()
         copied = ui.page.evaluate("navigator.clipboard.readText()")
         assert copied == ui.deployment.xcom("example_luma_archive", archive, "submit")
 
-    def test_while_it_runs(self, ui, deployment):
-        """While it is made the tab says for how long, and then shows the video by itself."""
+    def test_the_tab_shows_for_how_long_a_video_is_being_made_and_then_the_video(self, ui, deployment):
+        """It needs no reload, and nothing moves."""
         run_id = deployment.run("luma_ui", conf={"prompts": ["A boat at night [slow]"]})
         deployment.wait_for_task("luma_ui", run_id, "make", 0, state="deferred")
         frame = ui.tab_of_task("luma_ui", run_id, "make", 0)
@@ -266,30 +212,26 @@ class TestTaskTab:
             (4, "Advanced prompt moderation failed", "change the prompt"),
         ],
     )
-    def test_failed(self, ui, many, map_index, reason, advice):
-        """Of a generation that failed it says why, and what to do."""
+    def test_the_tab_of_a_failed_generation_shows_why_and_what_to_do(self, ui, many, map_index, reason, advice):
         frame = ui.tab_of_task("luma_ui", many, "make", map_index)
         expect(detail(frame, "State")).to_have_text("Failed")
         expect(frame.locator(".problem")).to_contain_text(reason)
         expect(frame.locator(".problem")).to_contain_text(advice)
 
-    def test_not_lumas(self, ui, archive):
-        """On a task that is not Luma's there is one quiet line."""
+    def test_the_tab_of_another_operator_has_one_quiet_line(self, ui, archive):
         frame = ui.tab_of_task("example_luma_archive", archive, "show")
         expect(frame.locator("body")).to_have_text("No Luma video in this task.", use_inner_text=True)
 
-    def test_text_not_markup(self, ui, many):
-        """A prompt is text, whatever is in it."""
+    def test_a_prompt_is_text_whatever_is_in_it(self, ui, many):
         frame = ui.tab_of_task("luma_ui", many, "make", 5)
         expect(detail(frame, "Prompt")).to_have_text(SCRIPT)
         frame = ui.tab_of_run("luma_ui", many)
         expect(frame.get_by_text(SCRIPT)).to_be_visible()
         assert ui.page.evaluate("window.broken") is None
 
-    def test_forged(self, ui, deployment):
-        """What no task of Luma's has written is shown as text, and none of its URLs is used."""
-        run_id = deployment.run("luma_forged")
-        assert deployment.wait("luma_forged", run_id) == "success"
+    def test_a_forged_record_is_shown_as_text_and_none_of_its_urls_is_used(self, ui, deployment):
+        """Whoever writes a DAG can push an XCom that looks like a record."""
+        run_id = deployment.run_to_end("luma_forged")
         frame = ui.tab_of_task("luma_forged", run_id, "forged")
         expect(detail(frame, "Luma task")).to_contain_text("forged")
         expect(detail(frame, "Images")).to_contain_text("data:text/html,<script>")
@@ -298,8 +240,8 @@ class TestTaskTab:
         expect(frame.locator("#notice")).to_have_text("No Luma video in this task.")
 
     @pytest.mark.parametrize("ui", [{"color_scheme": "dark"}], indirect=True)
-    def test_dark(self, ui, archive):
-        """It is dark where Airflow is, and becomes light with it."""
+    def test_the_tab_is_dark_where_airflow_is(self, ui, archive):
+        """It becomes light with it, too."""
         frame = ui.tab_of_task("example_luma_archive", archive, "wait")
         expect(frame.locator("html")).to_have_class("dark")
         ui.page.emulate_media(color_scheme="light")
@@ -307,8 +249,7 @@ class TestTaskTab:
         expect(frame.locator("html")).not_to_have_class("dark")
 
     @pytest.mark.parametrize("ui", [{"viewport": {"width": 390, "height": 844}}], indirect=True)
-    def test_phone(self, ui, archive, many):
-        """On a phone nothing has to be scrolled sideways."""
+    def test_on_a_phone_nothing_has_to_be_scrolled_sideways(self, ui, archive, many):
         for path in (
             f"dags/example_luma_archive/runs/{archive}/tasks/wait/-1/video",
             f"dags/luma_ui/runs/{many}/videos",
@@ -319,8 +260,8 @@ class TestTaskTab:
 
 
 class TestRunTab:
-    def test_wall(self, ui, many, tmp_path):
-        """A run shows all its videos, those that failed among them; no video is fetched before it is asked for."""
+    def test_the_tab_of_a_run_shows_all_its_videos_and_fetches_none_before_it_is_asked_for(self, ui, many, tmp_path):
+        """Those that failed are among them."""
         frame = ui.tab_of_run("luma_ui", many)
         expect(frame.locator("#notice")).to_have_text("6 videos: 4 completed, 2 failed")
         expect(frame.locator("#wall img:visible")).to_have_count(4)
@@ -331,8 +272,8 @@ class TestRunTab:
         ui.picture("run", tmp_path)
         assert not [url for url in ui.requests if url.endswith(".mp4")]
 
-    def test_enlarge(self, ui, many):
-        """With the keyboard alone a tile is enlarged, played and closed, and then is where one was."""
+    def test_the_keyboard_alone_enlarges_plays_and_closes_a_tile(self, ui, many):
+        """The focus is then where it was."""
         frame = ui.tab_of_run("luma_ui", many)
         tile = frame.get_by_role("button").filter(has_text="Aurora over a sleeping village")
         tile.focus()
@@ -346,8 +287,8 @@ class TestRunTab:
         expect(frame.get_by_role("dialog")).to_be_hidden()
         expect(tile).to_be_focused()
 
-    def test_hundreds(self, ui, many, deployment):
-        """Of hundreds, all are there, and only those posters are fetched that are near to be seen."""
+    def test_of_hundreds_of_videos_only_posters_near_the_screen_are_fetched(self, ui, many, deployment):
+        """All of them are listed, from one request."""
         multiply(deployment.database, many, 500)
         frame = ui.tab_of_run("luma_ui", many)
         expect(frame.locator("#wall li")).to_have_count(506)
@@ -358,8 +299,7 @@ class TestRunTab:
         assert len([url for url in luma if url.endswith(".json")]) == 1
         assert len([url for url in ui.requests if "poster" in url]) < 80
 
-    def test_no_run(self, ui):
-        """A run that is not there is said to be so."""
+    def test_a_run_that_does_not_exist_is_reported(self, ui):
         ui.open("luma/dags/luma_ui/runs/nowhere/videos")
         expect(ui.page.locator("#notice")).to_have_text("Airflow knows no such run, or no such task in it.")
         ui.complaints.clear()
@@ -370,15 +310,13 @@ class TestRights:
         run, task = f"dags/example_luma_archive/runs/{run_id}", "tasks/wait/-1/video"
         return [f"luma/{run}/{path}{end}" for path in ("videos", task) for end in ("", ".json")]
 
-    def test_nobody(self, deployment, archive):
-        """Who is not signed in sees nothing."""
+    def test_without_a_login_nothing_is_shown(self, deployment, archive):
         for path in self.paths(archive):
             answer = requests.get(f"{deployment.url}/{path}", timeout=30)
             assert answer.status_code == 401
             assert "puddle" not in answer.text
 
-    def test_outsider(self, chromium, deployment, archive):
-        """Who may not see a DAG sees nothing of it here either."""
+    def test_a_user_without_the_dag_sees_nothing_of_it(self, chromium, deployment, archive):
         password = json.loads((deployment.home / "passwords.json").read_text())["outsider"]
         login = {"username": "outsider", "password": password}
         token = requests.post(f"{deployment.url}/auth/token", json=login, timeout=30).json()["access_token"]
@@ -393,8 +331,8 @@ class TestRights:
             assert "puddle" not in answer.text()
         context.close()
 
-    def test_headers(self, deployment, archive):
-        """The page may run nothing but its own script, and be framed by nobody but Airflow; the token is not in it."""
+    def test_the_page_runs_only_its_own_script_and_holds_no_token(self, deployment, archive):
+        """Only Airflow may frame it."""
         for path in self.paths(archive):
             headers = {"Authorization": f"Bearer {deployment.api_token()}"}
             answer = requests.get(f"{deployment.url}/{path}", headers=headers, timeout=30)
@@ -405,26 +343,3 @@ class TestRights:
             assert "frame-ancestors 'self'" in policy
             assert answer.headers["Cache-Control"] == "no-store"
             assert TOKEN not in answer.text
-
-
-def multiply(database, run_id, times):
-    """Copy the first video of a run, with its record, to as many further tasks, straight into Airflow's database."""
-    with closing(sqlite3.connect(database, timeout=60)) as connection:
-        connection.row_factory = sqlite3.Row
-        where = "WHERE run_id = ? AND task_id = 'make' AND map_index = 0"
-        task = dict(connection.execute(f"SELECT * FROM task_instance {where}", [run_id]).fetchone())  # noqa: S608
-        xcom = dict(connection.execute(f"SELECT * FROM xcom {where} AND key = 'luma'", [run_id]).fetchone())  # noqa: S608
-        old = json.loads(xcom["value"])
-        for index in range(times):
-            generation_id = f"00000000-0000-4000-8000-{index:012}"
-            poster = f"{old['generation']['thumbnail_url']}?poster={index}"
-            generation = {**old["generation"], "id": generation_id, "thumbnail_url": poster}
-            request = {**old["request"], "user_prompt": f"A paper boat crosses puddle number {index}"}
-            record = {**old, "generation_id": generation_id, "generation": generation, "request": request}
-            task |= {"id": f"{index:032x}", "map_index": 100 + index}
-            xcom |= {"map_index": 100 + index, "value": json.dumps(record)}
-            for table, row in (("task_instance", task), ("xcom", xcom)):
-                names = ", ".join(row)
-                marks = ", ".join("?" * len(row))
-                connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(row.values()))  # noqa: S608
-        connection.commit()

@@ -23,6 +23,14 @@ def fail(context, result=None):
         raise AirflowFailException("no room for XComs")
 
 
+PARAMS = {"prompt": "", "luma_conn_id": "luma_default"}
+DEFAULTS = {
+    "luma_conn_id": "{{ params.luma_conn_id }}",
+    "poll_interval": 1,
+    "retries": 5,
+    "retry_delay": timedelta(seconds=1),
+}
+
 WAYS = {
     "afterwards": {"post_execute": fail},
     "submit": {},
@@ -40,22 +48,10 @@ WAYS = {
 }
 
 for way, arguments in WAYS.items():
-    with DAG(
-        f"luma_once_{way}",
-        schedule=None,
-        params={"prompt": ""},
-        default_args={"retries": 5, "retry_delay": timedelta(seconds=1)},
-    ):
-        LumaGenerateVideoOperator(
-            task_id="video", **{"user_prompt": "{{ params.prompt }}", "poll_interval": 1, **arguments}
-        )
+    with DAG(f"luma_once_{way}", schedule=None, params=PARAMS, default_args=DEFAULTS):
+        LumaGenerateVideoOperator(task_id="video", **{"user_prompt": "{{ params.prompt }}", **arguments})
 
-with DAG(
-    "luma_once_mapped",
-    schedule=None,
-    params={"prompt": ""},
-    default_args={"retries": 5, "retry_delay": timedelta(seconds=1), "poll_interval": 1},
-):
+with DAG("luma_once_mapped", schedule=None, params=PARAMS, default_args=DEFAULTS):
 
     @task
     def prompts(params):
@@ -68,8 +64,8 @@ with DAG(
 with DAG(
     "luma_once_extend",
     schedule=None,
-    params={"prompt": ""},
-    default_args={"retries": 5, "retry_delay": timedelta(seconds=1), "poll_interval": 1, "wait_for_completion": True},
+    params=PARAMS,
+    default_args={**DEFAULTS, "wait_for_completion": True},
 ):
     LumaExtendVideoOperator(
         task_id="video",

@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-import signal
 import sqlite3
 import sys
-from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
+import threading
+from contextlib import closing, nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import psutil
+import airflow
+import sqlalchemy
+from packaging.version import Version
+from sqlalchemy.pool import NullPool
 
-from dev.local_airflow import COMPONENTS, LocalAirflow
+from dev.local_airflow import COMPONENTS, DATABASE, LocalAirflow
+from tests.support import killing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    import psutil
+
+T = TypeVar("T")
+
+#: The version that runs, unless another interpreter's does.
+AIRFLOW = Version(airflow.__version__)
 
 #: Airflow's own values are for machines that lose nothing for hours; a test wants it done in seconds.
 IMPATIENT = {
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "2",
     "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
-    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "2",
+    # No test edits a DAG, and to parse them all the time takes a core.
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
     "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "1",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
-    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "30",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
     "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "1",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
-    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
 }
 
 
@@ -57,6 +69,34 @@ class Deployment(LocalAirflow):
         for path in dags:
             (folder / path.name).symlink_to(path.absolute())
         super().__init__(home, folder, env={**IMPATIENT, **(env or {})}, python=python, components=components)
+        self.stopped = False
+        self._restarting = threading.Lock()
+        self._changing = threading.Lock()
+
+    def stop(self, patience: float = 3) -> None:
+        """End every process started here, and what other threads still wait for."""
+        self.stopped = True
+        super().stop(patience)
+
+    def api(self, method: str, path: str, *, json: Any = None, params: Any = None) -> Any:
+        """Call Airflow's REST API; one change after the other, as two at a time may each wait for the other."""
+        with nullcontext() if method == "GET" else self._changing:
+            return super().api(method, path, json=json, params=params)
+
+    def restart(self, component: str) -> None:
+        """Start a component, after killing the one that runs; a test that also wants that waits for its turn."""
+        with self._restarting:
+            super().restart(component)
+
+    def wait_for(self, probe: Callable[[], T], timeout: float = 60, every: float = 0.25) -> T:
+        """Return what the probe returns as soon as that is true, like :meth:`LocalAirflow.wait_for`."""
+
+        def probe_while_it_runs() -> T:
+            if self.stopped:
+                raise RuntimeError("This Airflow has been stopped.")
+            return probe()
+
+        return super().wait_for(probe_while_it_runs, timeout, every)
 
     def run(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Trigger a DAG run, once the DAG has been parsed, and return its run id."""
@@ -77,11 +117,19 @@ class Deployment(LocalAirflow):
             return state if state in {"success", "failed"} else ""
 
         try:
-            return self.wait_for(ended, timeout)
+            # Many tests may wait at a time, and each call takes the API server some hundredths of a second.
+            return self.wait_for(ended, timeout, every=1)
         except TimeoutError as error:
             states = {ti["task_id"]: ti["state"] for ti in self.task_instances(dag_id, run_id)}
             msg = f"{dag_id} still has {states}\n{error}"
             raise TimeoutError(msg) from error
+
+    def run_to_end(self, dag_id: str, conf: Mapping[str, Any] | None = None, *, state: str = "success") -> str:
+        """Trigger a DAG run, wait until it has ended in this state, and return its run id."""
+        run_id = self.run(dag_id, conf)
+        ended = self.wait(dag_id, run_id)
+        assert ended == state, f"{dag_id} {run_id} ended as {ended}, and not as {state}"
+        return run_id
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the run's task instances as the REST API has them; of a mapped task, every one."""
@@ -142,27 +190,31 @@ class Deployment(LocalAirflow):
         heartbeats, and the runner, forked by it, in which the operator executes. Both carry the task
         instance's id in their titles. (That id is of one try: the next try has another.)
 
-        With both dead nobody tells Airflow. Once the last heartbeat is 10 s old the scheduler, looking every 2 s,
-        fails the try, and the next is due after the task's ``retry_delay``: 11 to 14 s in all. With only the
+        With both dead nobody tells Airflow. Once the last heartbeat is 20 s old the scheduler, looking every 2 s,
+        fails the try, and the next is due after the task's ``retry_delay``: 21 to 24 s in all. With only the
         runner dead the supervisor reports the failure at once, and the next try runs within a second or two.
         """
-        supervisors, runners = self.task_processes(dag_id, run_id, task_id, map_index)
+        supervisors, runners = self.wait_for(
+            lambda: self.task_processes(dag_id, run_id, task_id, map_index), timeout=30
+        )
         # The supervisor first: it must not live to see its runner die.
-        for process in runners if only_runner else supervisors + runners:
-            process.send_signal(signal.SIGKILL)
+        killing.kill(runners if only_runner else supervisors + runners)
 
     def task_processes(
         self, dag_id: str, run_id: str, task_id: str, map_index: int = -1
-    ) -> tuple[list[psutil.Process], list[psutil.Process]]:
-        """Return the supervisors and the runners of a task, of which there is one each; raise LookupError if none."""
+    ) -> tuple[list[psutil.Process], list[psutil.Process]] | None:
+        """Return the supervisors and the runners of a task, of which there is one each; None if it does not run."""
         ti = self.task_instance(dag_id, run_id, task_id, map_index)
-        task = {title: process for process in self.processes() if ti["id"] in (title := _title(process))}
-        runners = [process for title, process in task.items() if "LocalExecutor" not in title]
-        supervisors = [process for title, process in task.items() if "LocalExecutor" in title]
-        if not runners or not supervisors:
-            msg = f"{task_id} is {ti['state']} and runs in {sorted(task)}"
-            raise LookupError(msg)
-        return supervisors, runners
+        processes = [process for process in self.processes() if killing.task_of(process) == ti["id"]]
+        runners = [process for process in processes if killing.is_runner(process)]
+        supervisors = [process for process in processes if process not in runners]
+        return (supervisors, runners) if supervisors and runners else None
+
+    def query(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
+        """Return the rows that a query finds in Airflow's database; `values` are those of its ``:names``."""
+        engine = sqlalchemy.create_engine(self._env[DATABASE], poolclass=NullPool)
+        with engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(sqlalchemy.text(query), values)]
 
     def dump(self) -> Iterator[tuple[str, str]]:
         """Yield the database's every row, as its table and its text."""
@@ -185,9 +237,3 @@ class Deployment(LocalAirflow):
 def _task_path(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
     return path if map_index < 0 else f"{path}/{map_index}"
-
-
-def _title(process: psutil.Process) -> str:
-    with suppress(psutil.Error):
-        return " ".join(process.cmdline())
-    return ""
