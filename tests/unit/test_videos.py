@@ -47,9 +47,10 @@ class Run:
                 values.setdefault(column.name, {datetime: NOON, uuid.UUID: uuid.uuid4()}.get(kind) or kind())
         self.session.execute(model.__table__.insert().values(**values))
 
-    def task(self, task_id, state, record=None, *, map_index=-1, **more):
+    def task(self, task_id, state, record=None, *, map_index=-1, run=(1, DAG, RUN), **more):
         instance = uuid.uuid4()
-        key = {"dag_id": DAG, "run_id": RUN, "task_id": task_id}
+        dag_run_id, dag_id, run_id = run
+        key = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id}
         index = {"region_index" if SINCE_3_4 else "map_index": map_index}
         self.insert(TaskInstance, **key, **index, id=instance, state=state, **more)
         if record is None:
@@ -57,7 +58,7 @@ class Run:
         if SINCE_3_4:
             self.insert(xcom.XComModelV2, id=uuid.uuid4(), task_instance_id=instance, key="luma", value=record)
         else:
-            self.insert(xcom.XComModel, **key, map_index=map_index, dag_run_id=1, key="luma", value=record)
+            self.insert(xcom.XComModel, **key, map_index=map_index, dag_run_id=dag_run_id, key="luma", value=record)
 
     def region(self, node_id, **more):
         """Make what Airflow 3.4 calls a region, the expansion of a mapped task or of a loop, and return its id."""
@@ -331,11 +332,9 @@ def test_records_of_another_run_or_dag_are_not_shown(run):
     run.task("make", "running", {"request": REQUEST, "generation_id": "g1"})
     done = {"generation_id": "g1", "generation": DONE, "stored": "s3://bucket/g1.mp4"}
     for number, (dag, run_id) in enumerate([(DAG, "scheduled__2026-11-24"), ("other_dag", RUN)], start=2):
-        run.insert(DagRun, id=number, dag_id=dag, run_id=run_id, state="running", run_type="manual")
+        run.insert(DagRun, id=number, dag_id=dag, run_id=run_id, state="running", run_type="manual", run_after=NOON)
         for task_id in ("make", "wait"):
-            key = {"dag_id": dag, "run_id": run_id, "task_id": task_id, "map_index": -1}
-            run.insert(TaskInstance, **key, id=uuid.uuid4().hex, state="success")
-            run.insert(XComModel, **key, dag_run_id=number, key="luma", value=json.dumps(done))
+            run.task(task_id, "success", done, run=(number, dag, run_id))
     (video,) = run.videos
     assert (video["state"], video["stored"]) == ("processing", [])
     assert run.of_task("make") == {"live": True, "video": video}
