@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from airflow_provider_luma.api import (
 )
 from airflow_provider_luma.api.dialects import DIALECTS, Answer, agents, check_arguments, choose_dialect
 from airflow_provider_luma.api.url import base_url
+from airflow_provider_luma.sandbox import agents_rules
 from tests.support.agents_judge import judge
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "agents"
@@ -93,18 +95,15 @@ class TestSubmission:
             ),
         ],
     )
-    def test_fixture(self, name, arguments, extra_body):
-        """Each kind of submission is what the arguments become."""
+    def test_each_kind_of_submission_is_sent_as_its_fixture(self, name, arguments, extra_body):
         assert body_of(extra_body, **arguments) == fixture(f"requests/{name}")
 
-    def test_extend(self):
-        """To extend is to submit with the earlier generation as the first frame."""
+    def test_an_extension_is_a_submission_with_the_earlier_generation_as_first_frame(self):
         request = agents.extension(VIDEO_ID, {"user_prompt": PROMPT}, None)
         judge(request.body)
         assert (request.method, request.path, request.body) == ("POST", "/generations", fixture("requests/extend"))
 
-    def test_image(self):
-        """Even an image can be asked for, always with its type."""
+    def test_an_image_can_be_asked_for_always_with_its_type(self):
         body = body_of(
             {"type": "image", "output_format": "png"},
             user_prompt="a paper boat",
@@ -113,8 +112,7 @@ class TestSubmission:
         )
         assert body == {**fixture("requests/image"), "type": "image"}
 
-    def test_video_is_merged(self):
-        """What extra_body has under video stands beside what the arguments become."""
+    def test_video_in_extra_body_is_merged_with_what_the_arguments_become(self):
         body = body_of({"video": {"hdr": True}}, resolution="1080p")
         assert body["video"] == {"resolution": "1080p", "hdr": True}
 
@@ -128,13 +126,11 @@ class TestSubmission:
             ({"aspect_ratio": "1:1"}, {"aspect_ratio": "1:1"}, "aspect_ratio"),
         ],
     )
-    def test_given_twice(self, arguments, extra_body, field):
-        """A field is an argument or in extra_body, not both."""
+    def test_a_field_given_both_as_an_argument_and_in_extra_body_is_refused(self, arguments, extra_body, field):
         with pytest.raises(LumaInvalidRequest, match=f"Given twice, as an argument and in extra_body: {field}"):
             body_of(extra_body, **arguments)
 
-    def test_argument_in_extra_body(self):
-        """An argument's own name in extra_body is the argument, as on a gateway, and cannot get past its rules."""
+    def test_an_argument_inside_extra_body_follows_the_arguments_rules(self):
         assert body_of({"loop": True}) == body_of(loop=True)
         with pytest.raises(LumaInvalidRequest, match="has no notify_hook"):
             body_of({"notify_hook": "https://example.com"})
@@ -142,27 +138,23 @@ class TestSubmission:
             agents.extension(VIDEO_ID, {"user_prompt": PROMPT}, {"image_url": FIRST})
 
     @pytest.mark.parametrize("video", [None, [], "loop"])
-    def test_video_is_a_dict(self, video):
-        """What is under video is a dict."""
+    def test_video_in_extra_body_must_be_a_dict(self, video):
         with pytest.raises(LumaInvalidRequest, match="video in extra_body must be a dict"):
             body_of({"video": video})
 
-    def test_newer_values(self):
-        """What is newer than this package goes into extra_body, or is a model's name."""
+    def test_values_newer_than_this_package_go_into_extra_body_and_any_model_is_let_through(self):
         request = agents.submission(
             {"user_prompt": PROMPT, "model_name": "ray-4"}, {"duration": "15s", "aspect_ratio": "2:1"}
         )
         assert request.body["model"] == "ray-4"
         assert (request.body["video"], request.body["aspect_ratio"]) == ({"duration": "15s"}, "2:1")
 
-    def test_request_id(self):
-        """Each submission can be found by an id of its own; a poll has none."""
+    def test_each_submission_has_a_request_id_of_its_own_and_a_poll_has_none(self):
         ids = {agents.submission({"user_prompt": PROMPT}, None).request_id for _ in range(2)}
         assert len(ids) == 2
         assert agents.query(VIDEO_ID).request_id is None
 
-    def test_longest_and_shortest(self):
-        """The limits of a prompt are within."""
+    def test_prompts_of_1_and_of_6000_characters_are_accepted(self):
         assert body_of(user_prompt="x")
         assert body_of(user_prompt="x" * 6000)
 
@@ -194,14 +186,12 @@ class TestRefused:
             ({"image_url": "data:image/png;base64,"}, "a data: URI with an image type and base64"),
         ],
     )
-    def test_no_counterpart(self, arguments, message):
-        """An argument that has no counterpart is named, with what there is instead."""
+    def test_an_argument_without_a_counterpart_is_refused_by_name_with_what_there_is_instead(self, arguments, message):
         with pytest.raises(LumaInvalidRequest, match=message):
             body_of(**arguments)
 
     @pytest.mark.parametrize("image", ["image_url", "image_end_url"])
-    def test_extend_with_image(self, image):
-        """An extension has the earlier generation alone."""
+    def test_an_extension_takes_no_image(self, image):
         with pytest.raises(LumaInvalidRequest, match=f"{image} does not go with extending"):
             agents.extension(VIDEO_ID, {"user_prompt": PROMPT, image: FIRST}, None)
 
@@ -225,8 +215,7 @@ class TestRefused:
             ({"image_end_url": LAST}, {"keyframes": [{"url": FIRST}]}, "keyframes does not go with image_end_url"),
         ],
     )
-    def test_not_together(self, arguments, video, message):
-        """So is what does not go together."""
+    def test_arguments_that_do_not_go_together_are_refused_by_name(self, arguments, video, message):
         with pytest.raises(LumaInvalidRequest, match=message):
             body_of({"video": video}, **arguments)
 
@@ -238,8 +227,7 @@ class TestRefused:
             ({"duration": "10s"}, "extending an earlier generation does not go with duration 10s.*It makes 5 s"),
         ],
     )
-    def test_not_with_extending(self, video, message):
-        """And what does not go with extending."""
+    def test_what_does_not_go_with_extending_is_refused(self, video, message):
         with pytest.raises(LumaInvalidRequest, match=message):
             agents.extension(VIDEO_ID, {"user_prompt": PROMPT}, {"video": video})
 
@@ -251,13 +239,48 @@ class TestRefused:
             ({"loop": True, "image_url": FIRST}, {}),
         ],
     )
-    def test_together(self, arguments, video):
-        """What does go together is sent."""
+    def test_arguments_that_go_together_are_sent(self, arguments, video):
         assert body_of({"video": video}, **arguments)
 
-    def test_extend_and_loop(self):
-        """A loop may go on from an earlier generation."""
+    def test_an_extension_may_loop(self):
         assert agents.extension(VIDEO_ID, {"user_prompt": PROMPT}, {"video": {"loop": True}}).body["video"]["loop"]
+
+
+def sandbox_takes(body):
+    """Whether the sandbox, whose rules somebody else wrote from the same contract, takes a submission."""
+    try:
+        agents_rules.check(body, lambda _: "completed")
+    except agents_rules.InvalidSubmission:
+        return False
+    return True
+
+
+FRAMES = ({}, {"start_frame": {"url": FIRST}}, {"start_frame": {"generation_id": VIDEO_ID}})
+VIDEOS = [
+    {key: value for part in parts for key, value in part.items()}
+    for parts in product(
+        ({}, {"duration": "5s"}, {"duration": "10s"}),
+        ({}, {"resolution": "540p"}, {"resolution": "1080p"}),
+        ({}, {"loop": False}, {"loop": True}),
+        FRAMES,
+        ({}, {"end_frame": {"url": LAST}}, {"end_frame": {"generation_id": VIDEO_ID}}),
+        ({}, {"hdr": True}),
+        ({}, {"keyframes": [{"url": FIRST}], "keyframe_indexes": [0]}),
+    )
+]
+
+
+def test_every_combination_is_refused_exactly_where_the_sandbox_would_refuse_it(monkeypatch):
+    refused = {}
+    for number, video in enumerate(VIDEOS):
+        try:
+            agents.submission({"user_prompt": PROMPT}, {"video": video})
+        except LumaInvalidRequest:
+            refused[number] = video
+    monkeypatch.setattr(agents, "_check_body", lambda *_: None)
+    bodies = [agents.submission({"user_prompt": PROMPT}, {"video": video}).body for video in VIDEOS]
+    assert refused == {number: video for number, video in enumerate(VIDEOS) if not sandbox_takes(bodies[number])}
+    assert 0 < len(refused) < len(VIDEOS)
 
 
 class TestParsed:
@@ -273,21 +296,18 @@ class TestParsed:
             {"user_prompt": PROMPT, "image_url": FIRST, "duration": "10s"},
         ],
     )
-    def test_good_for_one(self, arguments):
-        """What is good for one of them is let through."""
+    def test_arguments_that_are_good_for_one_api_pass_when_a_dag_is_parsed(self, arguments):
         check_arguments(arguments, None)
 
     @pytest.mark.parametrize(
         "arguments",
         [{"user_prompt": "x" * 6001}, {"user_prompt": PROMPT, "loop": True, "image_end_url": LAST}, {"duration": "5s"}],
     )
-    def test_wrong_for_both(self, arguments):
-        """What is wrong for both is refused."""
+    def test_arguments_that_are_wrong_for_both_apis_are_refused_when_a_dag_is_parsed(self, arguments):
         with pytest.raises(LumaInvalidRequest):
             check_arguments(arguments, None)
 
-    def test_templates(self):
-        """A template counts as given, and its value as one that may be right."""
+    def test_a_template_counts_as_given_with_a_value_that_may_be_right(self):
         templated = ["user_prompt", "model_name", "duration", "resolution", "aspect_ratio", "image_url"]
         agents.check(dict.fromkeys(templated, "{{ x }}"), None, templated)
         with pytest.raises(LumaInvalidRequest, match="10s does not go with image_url"):
@@ -306,8 +326,7 @@ class TestGeneration:
             ("get_unknown_state", GenerationState.UNKNOWN),
         ],
     )
-    def test_state(self, name, state):
-        """Each state is one of the package's; a word that is new is no end."""
+    def test_each_state_is_understood_and_an_unknown_one_is_no_end(self, name, state):
         generation = read(name)
         assert (generation.id, generation.state) == (VIDEO_ID, state)
         assert generation.state_name == fixture(name)["state"]
@@ -315,8 +334,7 @@ class TestGeneration:
         assert generation.raw == fixture(name)
 
     @pytest.mark.parametrize("name", ["get_completed", "get_completed_fields_left_out", "get_completed_hdr_exr"])
-    def test_video(self, name):
-        """The video is the first output that is one."""
+    def test_the_video_is_the_first_output_of_that_type(self, name):
         generation = read(name)
         assert generation.state is GenerationState.COMPLETED
         assert generation.video_url.startswith("https://storage.example.net/a/5a1c/out.mp4?")
@@ -332,12 +350,10 @@ class TestGeneration:
             "get_queued",
         ],
     )
-    def test_no_video(self, name):
-        """There may be none."""
+    def test_an_answer_without_a_video_has_no_video_url(self, name):
         assert read(name).video_url is None
 
-    def test_unknown_fields(self):
-        """What this API does not say is unknown."""
+    def test_what_this_api_does_not_say_is_none(self):
         generation = read("get_completed")
         unknown = ("download_url", "thumbnail_url", "last_frame_url", "width", "height", "duration", "finished_at")
         assert [getattr(generation, name) for name in unknown] == [None] * len(unknown)
@@ -359,8 +375,9 @@ class TestGeneration:
             ("get_failed_without_code", None, False, False),
         ],
     )
-    def test_failed(self, name, code, moderated, retry_may_help):
-        """The failure code says whether moderation refused it, and whether another try may help."""
+    def test_the_failure_code_decides_whether_it_is_moderation_and_whether_a_retry_may_help(
+        self, name, code, moderated, retry_may_help
+    ):
         generation = read(name)
         reason = fixture(name)["failure_reason"]
         assert generation.state is GenerationState.FAILED
@@ -385,8 +402,7 @@ class TestGeneration:
         ],
     )
     @pytest.mark.parametrize("status", [200, 201])
-    def test_no_generation(self, content, status):
-        """An answer that holds no generation leaves a submission in doubt."""
+    def test_a_success_without_a_generation_leaves_it_unknown_whether_it_was_charged(self, content, status):
         error = error_of(content, status)
         assert isinstance(error, LumaServerError)
         assert error.maybe_charged
@@ -400,8 +416,7 @@ class TestGeneration:
             {"failure_code": 7, "failure_reason": []},
         ],
     )
-    def test_nonsense(self, field):
-        """Nonsense in one field does not hide the others."""
+    def test_nonsense_in_one_field_does_not_hide_the_others(self, field):
         generation = read({**fixture("get_completed"), **field})
         assert (generation.id, generation.state) == (VIDEO_ID, GenerationState.COMPLETED)
 
@@ -426,8 +441,9 @@ class TestErrors:
             ("error_ingestion", 503, LumaServerError, "Try again later"),
         ],
     )
-    def test_kind(self, name, status, kind, advice):
-        """Each error is what its status says, with its text, its request id, and what to do; none is charged."""
+    def test_each_documented_error_has_its_class_text_request_id_and_advice_and_is_not_charged(
+        self, name, status, kind, advice
+    ):
         error = error_of(name, status)
         detail = fixture(name)["detail"]
         said = detail if isinstance(detail, str) else "body.video.duration: Input should be '5s' or '10s'"
@@ -438,8 +454,7 @@ class TestErrors:
         assert not getattr(error, "maybe_charged", False)
 
     @pytest.mark.parametrize("status", [408, 500, 504, 520])
-    def test_undocumented_trouble(self, status):
-        """Other trouble leaves a submission in doubt, whoever says so."""
+    def test_undocumented_trouble_leaves_it_unknown_whether_it_was_charged(self, status):
         error = error_of({"detail": "Internal server error"}, status)
         assert isinstance(error, LumaServerError)
         assert error.maybe_charged
@@ -448,15 +463,15 @@ class TestErrors:
         ("content", "headers"), [(b"<html></html>", HEADERS), (b"", HEADERS), ({"detail": "Bad gateway"}, {})]
     )
     @pytest.mark.parametrize("status", [401, 403, 500, 502, 503, 504])
-    def test_something_between(self, status, content, headers):
-        """What is not the API's own answer is no verdict on the key, and leaves a submission in doubt."""
+    def test_an_answer_from_something_in_between_is_no_verdict_on_the_key_and_no_refusal(
+        self, status, content, headers
+    ):
         error = error_of(content, status, headers)
         assert type(error) is LumaServerError
         assert error.maybe_charged
         assert "This did not come from Luma's own API" in str(error)
 
-    def test_unknown_id(self):
-        """An unknown id is told from a host that has no such call."""
+    def test_an_unknown_id_is_told_from_a_host_without_that_call(self):
         assert error_of("error_not_found", 404).unknown_id
         other = error_of({"detail": "Not Found"}, 404, {"X-Request-Id": "r-1"})
         assert (other.unknown_id, other.from_gateway) == (False, True)
@@ -464,33 +479,28 @@ class TestErrors:
         assert (page.unknown_id, page.from_gateway) == (False, False)
 
     @pytest.mark.parametrize("seconds", [1, 60])
-    def test_retry_after(self, seconds):
-        """The seconds to wait are kept, also of the guard, which says nothing else."""
+    def test_retry_after_is_kept_also_of_an_answer_without_a_body(self, seconds):
         assert error_of("error_rate_limited", 429, {**HEADERS, "Retry-After": str(seconds)}).retry_after == seconds
         assert error_of(b"", 429, {"Retry-After": str(seconds)}).retry_after == seconds
 
-    def test_redirect(self):
-        """A redirect is an error, and does not show where it leads, which may hold a secret."""
+    def test_a_redirect_is_an_error_that_does_not_show_where_it_leads(self):
         error = error_of(b"", 302, {"Location": "https://elsewhere.example.com/?key=secret"})
         assert isinstance(error, LumaInvalidRequest)
         assert "a redirect, which is not followed. Set the host" in str(error)
         assert "secret" not in str(error)
 
     @pytest.mark.parametrize("detail", [[], {}, 7, None, [7], [{"loc": "x", "msg": None}]])
-    def test_nonsense(self, detail):
-        """An error without a text is one all the same."""
+    def test_an_error_without_readable_detail_is_still_an_error(self, detail):
         assert error_of({"detail": detail}, 400).status == 400
 
 
 class TestDialect:
-    def test_no_batch_query(self):
-        """There is no batch query, and a pace for the polls in place of it."""
+    def test_there_is_no_batch_query_and_a_limit_on_single_polls(self):
         assert (agents.BATCH_SIZE, agents.REQUESTS_PER_SECOND) == (1, 20)
         with pytest.raises(LumaNotFound, match="no batch query"):
             agents.batch_query([VIDEO_ID])
 
-    def test_query(self):
-        """A generation id cannot lead to another path."""
+    def test_a_generation_id_cannot_lead_to_another_path(self):
         assert agents.query("../x?y").path == "/generations/..%2Fx%3Fy"
 
     @pytest.mark.parametrize(
@@ -505,8 +515,7 @@ class TestDialect:
             ("http://localhost:8787/v1", "http://localhost:8787/v1"),
         ],
     )
-    def test_host(self, typed, url):
-        """A host works with and without the API's version at its end."""
+    def test_a_host_works_with_and_without_v1_at_its_end(self, typed, url):
         assert base_url(typed, DIALECTS["agents"]) == url
 
 
@@ -532,16 +541,14 @@ class TestChoice:
             ("gateway", None, "luma-1", "gateway"),
         ],
     )
-    def test_chosen(self, chosen, host, token, dialect):
-        """The choice counts first, then the host, then the key."""
+    def test_the_choice_counts_before_the_host_and_the_host_before_the_key(self, chosen, host, token, dialect):
         assert choose_dialect(chosen, host, token) == dialect
 
     @pytest.mark.parametrize(
         "host", ["gateway.example.com", "lumalabs.ai", "http://127.0.0.1:1", "agents.lumalabs.ai.x.io"]
     )
     @pytest.mark.parametrize("token", ["luma-api-1", "luma-1", "Bearer luma-api-1", "LUMA-API-1", "'luma-api-1'"])
-    def test_kept_from_gateways(self, host, token):
-        """A key of Luma's does not go to a gateway, and the error says what to do."""
+    def test_a_luma_key_is_never_sent_to_a_gateway(self, host, token):
         with pytest.raises(
             LumaInvalidRequest, match=r"a key of Luma's own, which is not sent to .*set the extra 'api'"
         ):
@@ -558,13 +565,11 @@ class TestChoice:
             ("agents", "api.lumalabs.ai", "sk-1"),
         ],
     )
-    def test_former_api(self, chosen, host, token):
-        """The key and the host of Luma's former API are told that it is not spoken, and which key is needed."""
+    def test_the_key_and_the_host_of_the_former_api_are_refused(self, chosen, host, token):
         with pytest.raises(LumaInvalidRequest, match=r"former API .* is not supported.* begins with luma-api-"):
             choose_dialect(chosen, host, token)
 
     @pytest.mark.parametrize("chosen", ["dream-machine", "true", 7])
-    def test_no_choice(self, chosen):
-        """A choice that is none is named."""
+    def test_an_unknown_choice_of_api_is_refused(self, chosen):
         with pytest.raises(LumaInvalidRequest, match="the extra 'api' must be gateway or agents, got"):
             choose_dialect(chosen, None, "sk-1")

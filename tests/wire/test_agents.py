@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import nullcontext
 from datetime import datetime, timezone
 
 import pytest
@@ -58,8 +59,7 @@ class TestKey:
     """Where a key of Luma's goes."""
 
     @pytest.mark.parametrize("key", [KEY, f"Bearer {KEY}", "luma-former"])
-    def test_no_gateway(self, key, connect, store):
-        """No gateway sees it, whatever is asked, and each error says what to do."""
+    def test_a_gateway_never_sees_a_luma_key_whatever_is_asked(self, key, connect, store):
         with far_end(*[b""] * 9) as (url, requests):
             connect(host=url, password=key)
             hook = LumaHook()
@@ -83,8 +83,7 @@ class TestKey:
         assert (works, said.count("leave the host empty or set it to agents.lumalabs.ai")) == (False, 1)
         assert store.rows == {}
 
-    def test_in_so_many_words(self, connect):
-        """A gateway that gives out such keys itself gets it where the extra says so."""
+    def test_a_gateway_gets_a_luma_key_where_the_extra_says_gateway(self, connect):
         with Sandbox(token=KEY, seconds=0) as sandbox:
             connect(host=sandbox.url, password=KEY, extra={"api": "gateway"})
             assert LumaHook().submit(PROMPT).id
@@ -101,8 +100,7 @@ class TestKey:
             ({"password": "sk-1"}, "https://www.kkiai.com"),
         ],
     )
-    def test_choice(self, fields, url, connect):
-        """The extra decides, then the host, then the key."""
+    def test_the_extra_counts_before_the_host_and_the_host_before_the_key(self, fields, url, connect):
         connect(**fields)
         assert LumaHook().get_conn().url == url
 
@@ -114,8 +112,7 @@ class TestKey:
             ({"password": KEY, "extra": {"api": "dream"}}, "the extra 'api' must be gateway or agents, got 'dream'"),
         ],
     )
-    def test_refused(self, fields, message, connect):
-        """What cannot be meant is said with the connection's name, and by the connection's test without it."""
+    def test_a_refused_connection_is_named_by_the_hook_and_not_by_the_test_button(self, fields, message, connect):
         connect(**fields)
         with pytest.raises(LumaInvalidRequest, match=f"^The connection 'luma_default': {message}"):
             LumaHook().get_conn()
@@ -124,18 +121,15 @@ class TestKey:
         assert said.startswith(message)
 
     @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])
-    def test_own_host(self, end, sandbox, connect):
-        """A proxy, or the sandbox, works with and without the API's version at its end."""
+    def test_a_host_of_ones_own_works_with_and_without_v1_at_its_end(self, end, sandbox, connect):
         connect(host=sandbox.url + end, password=KEY, extra={"api": "agents"})
         assert LumaHook().submit(PROMPT).id
 
-    def test_test(self, sandbox):
-        """The connection's test says which API it is, and spends nothing."""
+    def test_test_connection_names_lumas_own_api_and_spends_nothing(self, sandbox):
         assert LumaHook().test_connection() == (True, f"{sandbox.url}/v1 is Luma's own API and accepts the token.")
         assert submissions(sandbox) == []
 
-    def test_bad_key(self, sandbox, connect):
-        """And tells a bad key, which it does not repeat."""
+    def test_test_connection_does_not_repeat_a_bad_key(self, sandbox, connect):
         connect(host=sandbox.url, password="luma-api-wrong", extra={"api": "agents"})
         works, said = LumaHook().test_connection()
         assert not works
@@ -145,8 +139,7 @@ class TestKey:
 
 @pytest.mark.usefixtures("sandbox")
 class TestTasks:
-    def test_generate(self, sandbox, store):
-        """A task submits, waits and has a video."""
+    def test_a_task_submits_waits_and_has_a_video(self, sandbox, store):
         task = Task(store, wait_for_completion=True, aspect_ratio="9:16", duration="10s")
         generation_id = task.run()
         (request,) = submissions(sandbox)
@@ -161,14 +154,12 @@ class TestTasks:
         assert store.get(STORE_KEY)["generation_id"] == generation_id
         assert task.xcoms["luma"]["request"]["aspect_ratio"] == "9:16"
 
-    def test_extend(self, sandbox, store):
-        """So does one that extends another's."""
+    def test_a_task_extends_a_generation(self, sandbox, store):
         first = LumaHook().submit(PROMPT).id
         assert Task(store, generation_id=first).run(LumaExtendVideoOperator)
         assert submissions(sandbox)[-1].body["video"] == {"start_frame": {"generation_id": first}}
 
-    def test_image_from_storage(self, sandbox, store, tmp_path):
-        """An image out of storage goes along as base64."""
+    def test_an_image_from_storage_is_sent_as_base64(self, sandbox, store, tmp_path):
         (tmp_path / "boat.png").write_bytes(PNG)
         Task(store, image_url=str(tmp_path / "boat.png")).run()
         (request,) = submissions(sandbox)
@@ -185,26 +176,24 @@ class TestTasks:
             ({"user_prompt": None, "image_url": "https://example.com/x.png"}, "user_prompt is needed"),
         ],
     )
-    def test_refused_at_run(self, arguments, message, sandbox, store):
-        """What this API has no counterpart for fails the task for good, when it runs, and nothing is sent."""
+    def test_an_argument_without_a_counterpart_fails_the_task_when_it_runs_and_nothing_is_sent(
+        self, arguments, message, sandbox, store
+    ):
         task = Task(store, **arguments)
         with pytest.raises(AirflowFailException, match=message):
             task.run()
         assert sandbox.requests == []
         assert store.rows == {}
 
-    def test_good_at_last(self, store):
-        """What a gateway would refuse is good here."""
+    def test_a_prompt_of_two_characters_is_accepted(self, store):
         assert Task(store, user_prompt="ab").run()
 
-    def test_sensor(self, store):
-        """The sensor returns what another task submitted."""
+    def test_the_sensor_returns_the_generation(self, store):
         generation_id = LumaHook().submit(PROMPT).id
         sensor = LumaGenerationSensor(task_id="wait", generation_id=generation_id)
         assert sensor.poke({"ti": Task(store)}).xcom_value["id"] == generation_id
 
-    def test_deferred(self, sandbox, store):
-        """A deferred task gets its generation from the triggerer, which asks for it alone."""
+    def test_a_deferred_task_gets_its_generation_from_single_polls(self, sandbox, store):
         task = Task(store, wait_for_completion=True, deferrable=True)
         with pytest.raises(TaskDeferred) as caught:
             task.run()
@@ -216,22 +205,19 @@ class TestTasks:
             f"/v1/generations/{task.xcoms['return_value']}"
         }
 
-    def test_failed(self, store):
-        """A failure says its code, and whether the same may be tried again."""
+    def test_a_failure_is_named_by_its_code_and_is_not_submitted_again(self, store):
         task = Task(store, user_prompt=f"{PROMPT} [fail:budget_exhausted]", wait_for_completion=True)
         with pytest.raises(
             AirflowFailException, match=r"failed: budget_exhausted: .*see first what the reason asks for"
         ):
             task.run()
 
-    def test_get_generations(self):
-        """Many are asked for one by one; one that is unknown is left out."""
+    def test_many_generations_are_polled_one_by_one_and_an_unknown_one_is_left_out(self):
         hook = LumaHook()
         ids = [hook.submit(PROMPT).id for _ in range(3)]
         assert set(hook.get_generations([*ids, "5a1c7e40-8d2f-4b39-9e67-0c4f1b2a3d51"])) == set(ids)
 
-    def test_expired_url(self, connect, store, tmp_path):
-        """A URL that has expired is no obstacle to storing the video: each poll has a fresh one."""
+    def test_a_download_asks_for_a_fresh_url_in_place_of_an_expired_one(self, connect, store, tmp_path):
         with Sandbox(token=KEY, seconds=0, url_seconds=0.2) as sandbox:
             connect(host=sandbox.url, password=KEY, extra={"api": "agents"})
             hook = LumaHook()
@@ -246,16 +232,16 @@ class TestTasks:
 
 
 class TestPayingOnce:
-    def test_record(self, sandbox, store):
-        """The record says which API it was, and by what its support can find the submission."""
+    def test_the_record_has_the_api_and_the_request_id(self, sandbox, store):
         Task(store).run()
         (request,) = submissions(sandbox)
         record = store.get(STORE_KEY)
         assert record["api"] == f"agents {sandbox.url}"
         assert record["request_id"] == request.headers["x-request-id"]
 
-    def test_request_id(self, sandbox, store, caplog, capsys):
-        """The id of a submission is in the log before it leaves, and in the error where its answer is lost."""
+    def test_the_request_id_is_logged_before_it_leaves_and_stands_in_the_ambiguous_error(
+        self, sandbox, store, caplog, capsys
+    ):
         task = Task(store, user_prompt=f"{PROMPT} [drop]")
         with caplog.at_level(logging.INFO), pytest.raises(AirflowFailException) as caught:
             task.run()
@@ -265,8 +251,7 @@ class TestPayingOnce:
         assert f"X-Request-Id, for the API's support, is {request.headers['x-request-id']}." in str(caught.value)
         assert caught.value.__cause__.request_id == request.headers["x-request-id"]
 
-    def test_killed_while_submitting(self, sandbox, store):
-        """Where the process ended before the answer came, the next try's error has the id."""
+    def test_after_a_kill_while_submitting_the_next_tries_error_has_the_request_id(self, sandbox, store):
         store.kill_after = lambda record: "generation_id" not in record
         task = Task(store)
         with pytest.raises(Killed):
@@ -275,16 +260,14 @@ class TestPayingOnce:
             task.run()
         assert sandbox.report()["charged"] == 0
 
-    def test_own_id_each(self, sandbox):
-        """No two submissions share an id."""
+    def test_no_two_submissions_share_a_request_id(self, sandbox):
         hook = LumaHook()
         hook.submit(PROMPT)
         hook.submit(PROMPT)
         assert len({request.headers["x-request-id"] for request in submissions(sandbox)}) == 2
 
     @pytest.mark.parametrize("status", [502, 503])
-    def test_refused_by_the_api(self, status, sandbox, store):
-        """A part of the API that is down refuses, which is free: the next try submits."""
+    def test_a_502_or_503_of_the_api_itself_is_not_charged_and_the_next_try_submits(self, status, sandbox, store):
         task = Task(store)
         with pytest.raises(LumaServerError, match=f"HTTP {status}"):
             task.run(user_prompt=f"{PROMPT} [{status}]")
@@ -293,14 +276,12 @@ class TestPayingOnce:
         assert sandbox.report()["charged"] == 1
 
     @pytest.mark.parametrize("word", ["proxy", "html", "drop"])
-    def test_something_between(self, word, sandbox):
-        """An answer that is not the API's own leaves it in doubt."""
+    def test_an_answer_from_something_in_between_is_ambiguous(self, word, sandbox):
         with pytest.raises(LumaAmbiguousSubmission, match="may have been accepted and charged"):
             LumaHook().submit(f"{PROMPT} [{word}]")
         assert sandbox.report()["charged"] == 1
 
-    def test_page_that_forbids(self, connect, store):
-        """So does a page with 403: it is no verdict on the key, and no refusal of the submission."""
+    def test_a_403_page_is_ambiguous_for_a_submission_and_no_verdict_on_the_key(self, connect, store):
         page = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 13\r\n\r\n<html></html>"
         with far_end(page, page) as (url, _):
             connect(host=url, password=KEY, extra={"api": "agents"})
@@ -309,8 +290,9 @@ class TestPayingOnce:
             with pytest.raises(LumaServerError, match="did not come from Luma's own API"):
                 LumaHook(retry_for=0).get_generation("5a1c7e40-8d2f-4b39-9e67-0c4f1b2a3d51")
 
-    def test_moved_to_luma(self, sandbox, connect, store):
-        """A connection that has moved from a gateway to Luma resumes no id of the gateway's, and pays nothing."""
+    def test_a_connection_that_moved_to_luma_resumes_no_id_of_the_gateways_and_pays_nothing(
+        self, sandbox, connect, store
+    ):
         with Sandbox(token="sk-1", seconds=0) as gateway:
             connect(host=gateway.url, password="sk-1")
             task = Task(store, wait_for_completion=True)
@@ -329,8 +311,7 @@ class TestPayingOnce:
 class TestTooMany:
     """The two kinds of 429."""
 
-    def test_too_many_at_once(self, sandbox, store):
-        """A submission that waits for a slot defers at once, and takes no worker meanwhile."""
+    def test_too_many_generations_at_once_defers_without_holding_a_worker(self, sandbox, store):
         task = Task(store, user_prompt=f"{PROMPT} [busy]")
         with pytest.raises(TaskDeferred) as caught:
             task.run()
@@ -343,28 +324,18 @@ class TestTooMany:
         assert sandbox.report()["charged"] == 1
 
     @pytest.mark.parametrize(("seconds", "sent"), [(1, 2), (15, 1), (40, 1)])
-    def test_too_many_calls(self, seconds, sent, sandbox, store, monkeypatch):
-        """One that came too soon is sent again when it was told, by this worker only if that is very soon."""
+    def test_too_many_calls_are_waited_for_on_the_worker_only_if_that_is_short(
+        self, seconds, sent, sandbox, store, monkeypatch
+    ):
         monkeypatch.setattr("airflow_provider_luma.api.client.LONGEST_PAUSE", 2.0)
-        with pytest.raises(TaskDeferred) if sent == 1 else nothing():
+        with pytest.raises(TaskDeferred) if sent == 1 else nullcontext():
             Task(store, user_prompt=f"{PROMPT} [429:{seconds}]").run()
         assert len(submissions(sandbox)) == sent
 
-    def test_kinds(self, sandbox):
-        """The error has the text and the seconds of either."""
+    def test_both_kinds_of_429_keep_their_text_and_their_seconds(self, sandbox):
         client = LumaHook(retry_for=0).get_conn()
         with pytest.raises(LumaRateLimited, match="HTTP 429, Too many concurrent jobs") as busy:
             client.submit(f"{PROMPT} [busy]")
         with pytest.raises(LumaRateLimited, match="HTTP 429, Rate limit exceeded") as often:
             client.submit(f"{PROMPT} [429:7]")
         assert (busy.value.retry_after, often.value.retry_after) == (60, 7)
-
-
-class nothing:  # noqa: N801 - it stands where pytest.raises stands
-    """No error is expected."""
-
-    def __enter__(self):
-        pass
-
-    def __exit__(self, *_):
-        pass

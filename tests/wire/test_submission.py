@@ -414,8 +414,7 @@ class TestElsewhere:
             connect(host=second.url, password=TOKEN)
             yield task, first, second
 
-    def test_retry(self, moved, store):
-        """A retry resumes nothing there and pays for nothing: the task fails, and says what to do."""
+    def test_a_retry_on_another_api_submits_nothing_and_says_what_to_do(self, moved, store):
         task, first, second = moved
         generation_id = store.get(STORE_KEY)["generation_id"]
         said = f"submitted generation {generation_id} to gateway {first.url}, .* leads to gateway {second.url}"
@@ -423,8 +422,7 @@ class TestElsewhere:
             task.run()
         assert second.report()["requests"] == 0
 
-    def test_cleared(self, moved, caplog, capsys):
-        """A person who clears the task pays there, which the log says."""
+    def test_a_clear_on_another_api_submits_there_and_warns(self, moved, caplog, capsys):
         task, first, second = moved
         task.clear()
         with caplog.at_level(logging.WARNING):
@@ -434,14 +432,12 @@ class TestElsewhere:
             "which does not have it. The task was cleared: submitting there." in capsys.readouterr().out + caplog.text
         )
 
-    def test_back(self, moved, connect, store):
-        """And where the connection leads back, the task goes on with what it has paid."""
+    def test_a_connection_that_leads_back_resumes_the_same_generation(self, moved, connect, store):
         task, first, _ = moved
         connect(host=first.url, password=TOKEN)
         assert task.run() == store.get(STORE_KEY)["generation_id"]
 
-    def test_ambiguous(self, connect, store, sandbox):
-        """What may have been charged elsewhere stays with the person who can find out, who is told where that is."""
+    def test_an_ambiguous_submission_elsewhere_is_named_with_its_api_and_request_id(self, connect, store, sandbox):
         task = Task(store)
         store.set(STORE_KEY, {"api": "agents https://x", "request_id": "r-1", "submitted_at": "then", "max_tries": 2})
         record = store.get(STORE_KEY)
@@ -451,8 +447,7 @@ class TestElsewhere:
             task.run()
         assert sandbox.report()["charged"] == 0
 
-    def test_record_of_before(self, moved, store):
-        """A record that does not say where it was counts as one of the same API."""
+    def test_a_record_without_an_api_counts_as_one_of_the_same_api(self, moved, store):
         task, _, second = moved
         forget_api(store)
         assert task.run(wait_for_completion=False) == store.get(STORE_KEY)["generation_id"]
@@ -476,6 +471,11 @@ class TestTaskStateStore:
         assert digest({"user_prompt": PROMPT, "model_name": "ray-v2", "loop": False}) == (
             "4f50c8bc72834da9babe70ea2e8ce1cf"
         )
+
+    def test_the_digest_is_the_same_whether_aspect_ratio_is_an_argument_or_in_extra_body(self):
+        by_name = LumaGenerateVideoOperator(task_id="a", user_prompt=PROMPT, aspect_ratio="9:16")
+        in_extra = LumaGenerateVideoOperator(task_id="b", user_prompt=PROMPT, extra_body={"aspect_ratio": "9:16"})
+        assert digest(by_name._request({})) == digest(in_extra._request({})) == "bc5807b63939380a83c6eda8dc0bb7fc"
 
     @pytest.mark.usefixtures("connection")
     def test_kept(self, store, sandbox):
