@@ -21,7 +21,7 @@ help:
 	@echo "make test-all     unit and wire tests on every Airflow and Python, as far as they are here"
 	@echo "make lint         ruff, mypy, bandit, zizmor and pip-audit; AUDIT=no leaves out the last"
 	@echo "make dist         source distribution and wheel, checked, and a bill of materials"
-	@echo "make chaos        kill Airflow at random while it makes a hundred videos, and count what was paid"
+	@echo "make chaos        kill Airflow and its database at random while it makes a hundred videos, and count what was paid"
 	@echo "make waiting      let thousands of triggers wait, beside those of Airflow's HTTP provider, and measure both"
 	@echo "make download     fetch 1 GiB, beside curl and a plain stream, and measure all three"
 	@echo "make parsing      import this provider and three others in fresh processes, and measure each"
@@ -72,7 +72,7 @@ docs: $(VENV)/docs-$(AIRFLOW).stamp
 dist: $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python dev/dist.py
 
-chaos: $(VENV)/dev-$(AIRFLOW).stamp
+chaos: $(VENV)/deployment-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m benchmarks.chaos
 
 waiting: $(VENV)/dev-$(AIRFLOW).stamp

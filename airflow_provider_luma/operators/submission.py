@@ -55,9 +55,8 @@ class Submission:
     It is kept in Airflow's task state store, which survives a retry, and a clear unless that discards it (from Airflow
     3.4 on): ``generation_id`` (missing from the moment before the request leaves until its answer came), ``request`` (a
     digest of it), ``api`` (which one it went to), ``request_id`` (by which that API's support can find it),
-    ``submitted_at``, ``succeeded``, and ``max_tries``. A task that succeeded runs again only when a person clears it;
-    one that did not, when a person clears it or by itself, and what tells these two apart is that a clear raises
-    ``max_tries``.
+    ``submitted_at``, ``succeeded`` (by which a clear of a task that succeeded submits again, before Airflow 3.4), and
+    ``max_tries``, which a clear raises and a retry does not.
 
     Airflow before 3.3 has no such store; nothing is remembered there.
 
@@ -193,7 +192,8 @@ class Submission:
                 generation_id or "unknown",
             )
             return False
-        if self._earlier.get("succeeded"):
+        # Who wants another one lets the clear discard the state, where it can.
+        if self._earlier.get("succeeded") and not DISCARDS_ON_CLEAR:
             self._log.info(
                 "This task had succeeded with generation %s and was cleared: submitting again.", generation_id
             )

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@contextmanager
-def postgres() -> Iterator[str]:
-    """Run a Postgres for as long as a ``with`` block lasts; yields its address, ``user@host:port/database``."""
-    # Postgres refuses to be root, and may not look into the folders that pytest makes for root.
-    owner: dict[str, Any] = {"user": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-    with tempfile.TemporaryDirectory(prefix="luma-postgres-") as folder:
+class Postgres:
+    """A Postgres in a folder of its own."""
+
+    def __init__(self, folder: str) -> None:
+        # Postgres refuses to be root, and may not look into the folders that pytest makes for root.
+        owner: dict[str, Any] = {"user": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
         if owner:
             shutil.chown(folder, owner["user"])
         command = [program("initdb"), "-D", f"{folder}/data", "-U", "airflow", "--auth=trust", "--no-sync"]
@@ -32,9 +32,34 @@ def postgres() -> Iterator[str]:
         port = free_port()
         options = ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "max_connections=300"]
         command = [program("postgres"), "-D", f"{folder}/data", "-p", str(port), *(f"-c{one}" for one in options)]
-        # The fast shutdown, which does not wait for those who are connected.
-        with running(command, folder, port, signal.SIGINT, **owner):
-            yield f"airflow@127.0.0.1:{port}/postgres"
+        self._server = Server(command, folder, port, **owner)
+        self.address = f"airflow@127.0.0.1:{port}/postgres"
+        """``user@host:port/database``."""
+
+    def start(self) -> None:
+        """Start it, and return when it is there."""
+        self._server.start()
+
+    def stop(self) -> None:
+        """Shut it down without waiting for those who are connected."""
+        self._server.stop(signal.SIGINT)
+
+    def crash(self) -> None:
+        """End it at once, as if its machine had been switched off, and start it again."""
+        self._server.stop(signal.SIGQUIT)
+        self._server.start()
+
+
+@contextmanager
+def postgres() -> Iterator[Postgres]:
+    """Run a Postgres for as long as a ``with`` block lasts."""
+    with tempfile.TemporaryDirectory(prefix="luma-postgres-") as folder:
+        server = Postgres(folder)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
 
 
 @contextmanager
@@ -43,25 +68,48 @@ def redis() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="luma-redis-") as folder:
         port = free_port()
         command = [program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        with running(command, folder, port, signal.SIGTERM):
+        server = Server(command, folder, port)
+        try:
+            server.start()
             yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.stop(signal.SIGTERM)
 
 
-@contextmanager
-def running(command: list[str], folder: str, port: int, stop: signal.Signals, **popen: Any) -> Iterator[None]:
-    """Run a server that is ready once something listens on its port, and stop it with that signal."""
-    with (Path(folder) / "log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT, **popen)
-    try:
+class Server:
+    """
+    A server, which is ready once something listens on its port.
+
+    :param command: what starts it.
+    :param folder: where it runs, and where its log is.
+    :param popen: what ``subprocess.Popen`` takes besides.
+    """
+
+    def __init__(self, command: list[str], folder: str, port: int, **popen: Any) -> None:
+        self._command = command
+        self._folder = folder
+        self._port = port
+        self._popen = popen
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and return when it is ready."""
+        path = Path(self._folder) / "log"
+        with path.open("ab") as log:
+            process = self._process = subprocess.Popen(
+                self._command, cwd=self._folder, stdout=log, stderr=subprocess.STDOUT, **self._popen
+            )
         give_up = time.monotonic() + 120
-        while not is_open(port):
-            if server.poll() is not None or time.monotonic() > give_up:
-                raise RuntimeError(f"{command[0]} does not listen:\n{(Path(folder) / 'log').read_text()[-2000:]}")
+        while not is_open(self._port):
+            if process.poll() is not None or time.monotonic() > give_up:
+                raise RuntimeError(f"{self._command[0]} does not listen:\n{path.read_text()[-2000:]}")
             time.sleep(0.1)
-        yield
-    finally:
-        server.send_signal(stop)
-        server.wait(60)
+
+    def stop(self, signum: signal.Signals) -> None:
+        """End it with this signal."""
+        if self._process:
+            self._process.send_signal(signum)
+            self._process.wait(60)
 
 
 def is_open(port: int) -> bool:

@@ -78,8 +78,8 @@ def sandbox():
 @pytest.fixture
 def database():
     """The address of a Postgres."""
-    with services.postgres() as address:
-        yield address
+    with services.postgres() as server:
+        yield server.address
 
 
 @pytest.fixture

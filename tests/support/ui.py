@@ -41,10 +41,10 @@ class Ui:
     def open(self, path):
         self.page.goto(f"{self.deployment.url}/{path}")
 
-    def tab_of_task(self, dag_id, run_id, task_id, map_index=-1):
+    def tab_of_task(self, dag_id, run_id, task_id, map_index=-1, query=""):
         """Open a task instance and go to its Luma tab, as a person does."""
         mapped = f"/mapped/{map_index}" if map_index >= 0 else ""
-        self.open(f"dags/{dag_id}/runs/{run_id}/tasks/{task_id}{mapped}")
+        self.open(f"dags/{dag_id}/runs/{run_id}/tasks/{task_id}{mapped}{query}")
         self.page.get_by_role("link", name="Luma", exact=True).click()
         return self.page.frame_locator("iframe[title=Luma]")
 
@@ -74,9 +74,14 @@ def multiply(database, run_id, times):
     """Copy the first video of a run, with its record, to as many further tasks, straight into Airflow's database."""
     with closing(sqlite3.connect(database, timeout=60)) as connection:
         connection.row_factory = sqlite3.Row
-        where = "WHERE run_id = ? AND task_id = 'make' AND map_index = 0"
+        columns = {row["name"] for row in connection.execute("SELECT name FROM pragma_table_info('task_instance')")}
+        # From Airflow 3.4 on, an XCom is one of a try, and a try is a row.
+        of_tries = "region_index" in columns
+        index_name, xcoms = ("region_index", "xcom_v2") if of_tries else ("map_index", "xcom")
+        where = f"WHERE run_id = ? AND task_id = 'make' AND {index_name} = 0"
         task = dict(connection.execute(f"SELECT * FROM task_instance {where}", [run_id]).fetchone())  # noqa: S608
-        xcom = dict(connection.execute(f"SELECT * FROM xcom {where} AND key = 'luma'", [run_id]).fetchone())  # noqa: S608
+        where, values = ("WHERE task_instance_id = ?", [task["id"]]) if of_tries else (where, [run_id])
+        xcom = dict(connection.execute(f"SELECT * FROM {xcoms} {where} AND key = 'luma'", values).fetchone())  # noqa: S608
         old = json.loads(xcom["value"])
         for index in range(times):
             generation_id = f"00000000-0000-4000-8000-{index:012}"
@@ -84,9 +89,10 @@ def multiply(database, run_id, times):
             generation = {**old["generation"], "id": generation_id, "thumbnail_url": poster}
             request = {**old["request"], "user_prompt": f"A paper boat crosses puddle number {index}"}
             record = {**old, "generation_id": generation_id, "generation": generation, "request": request}
-            task |= {"id": f"{index:032x}", "map_index": 100 + index}
-            xcom |= {"map_index": 100 + index, "value": json.dumps(record)}
-            for table, row in (("task_instance", task), ("xcom", xcom)):
+            task |= {"id": f"{index:032x}", index_name: 100 + index}
+            of_task = {"id": task["id"], "task_instance_id": task["id"]} if of_tries else {"map_index": 100 + index}
+            xcom |= {**of_task, "value": json.dumps(record)}
+            for table, row in (("task_instance", task), (xcoms, xcom)):
                 names = ", ".join(row)
                 marks = ", ".join("?" * len(row))
                 connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(row.values()))  # noqa: S608

@@ -6,6 +6,11 @@ from uuid import uuid4
 
 import pytest
 
+from airflow_provider_luma.operators.submission import DISCARDS_ON_CLEAR
+
+#: Whether the clears that there are keep the task's state: from Airflow 3.4 on, who clears says so.
+KEEPS = [True, False] if DISCARDS_ON_CLEAR else [True]
+
 pytestmark = [pytest.mark.since("3.3"), pytest.mark.together]
 
 
@@ -49,6 +54,11 @@ class Run:
         path = f"dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/video/state-store/luma_submission"
         return self.deployment.api("GET", path)["value"]
 
+    def remember(self, value):
+        """Change what is remembered, as a person does."""
+        path = f"dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/video/state-store/luma_submission"
+        self.deployment.api("PUT", path, json={"value": value})
+
     def remembered_success(self):
         """Return what is remembered once it has the success, which the task writes after Airflow has its state."""
         return self.deployment.wait_for(lambda: (kept := self.remembered()).get("succeeded") and kept, 30)
@@ -68,8 +78,18 @@ class Run:
     def log(self, try_number=1):
         return self.deployment.log(*self.task, try_number=try_number)
 
-    def clear(self):
-        self.deployment.clear(self.dag_id, self.run_id, "video")
+    def clear(self, *, keeps):
+        options = {"keep_task_state": keeps} if DISCARDS_ON_CLEAR else {}
+        self.deployment.clear(self.dag_id, self.run_id, "video", **options)
+
+    def until_done_again(self, submitted, *, resumes):
+        """Wait for the success of the try after a clear, which resumes the generation or submits a new one."""
+        self.until(state="success")
+        assert self.tries() > 1
+        assert self.bills() == ([submitted] if resumes else [submitted, self.xcom()])
+        said = f"Resuming generation {submitted}" if resumes else "that generation goes on and is paid for"
+        if DISCARDS_ON_CLEAR or resumes:
+            assert said in self.log(self.tries())
 
     def mark(self, state):
         self.deployment.set_state(*self.task, state)
@@ -100,14 +120,14 @@ def test_a_retry_after_a_kill_right_after_submitting_resumes_the_same_generation
     assert run.xcom() == submitted
 
 
-def test_clearing_a_task_that_failed_after_its_generation_resumes_the_same_one(deployment, sandbox):
+@pytest.mark.parametrize("keeps", KEEPS)
+def test_clearing_a_task_that_failed_after_its_generation_resumes_it_if_its_state_is_kept(keeps, deployment, sandbox):
     """The generation was completed, and then something else in the task failed."""
     run = Run(deployment, sandbox, "afterwards")
     assert run.ended() == "failed"
     submitted = run.until_remembered()
-    run.clear()
-    run.until(state="success", try_number=2)
-    assert run.bills() == [submitted] == [run.xcom()]
+    run.clear(keeps=keeps)
+    run.until_done_again(submitted, resumes=keeps)
 
 
 @pytest.mark.parametrize("way", ["deferred", "mapped"])
@@ -170,56 +190,92 @@ def test_a_retry_whose_request_has_changed_submits_it_and_logs_that(deployment, 
 
 
 @pytest.mark.parametrize("way", ["submit", "worker", "deferred"])
-def test_clearing_a_task_that_succeeded_submits_a_new_generation(way, deployment, sandbox):
+@pytest.mark.parametrize("keeps", KEEPS)
+def test_clearing_a_task_that_succeeded_submits_a_new_generation_unless_the_state_is_kept_by_choice(
+    keeps, way, deployment, sandbox
+):
     run = Run(deployment, sandbox, way)
     assert run.ended() == "success"
     first = run.xcom()
     run.remembered_success()
-    run.clear()
-    run.until(state="success", try_number=2)
-    assert run.bills() == [first, run.xcom()]
+    run.clear(keeps=keeps)
+    run.until_done_again(first, resumes=keeps and DISCARDS_ON_CLEAR)
+
+
+def test_clearing_a_whole_run_keeps_the_state(deployment, sandbox):
+    """So does Airflow 3.4.0b2; apache/airflow#72929 is to change that."""
+    run = Run(deployment, sandbox, "submit")
+    assert run.ended() == "success"
+    first = run.xcom()
+    run.remembered_success()
+    deployment.api("POST", f"dags/{run.dag_id}/dagRuns/{run.run_id}/clear", json={"dry_run": False})
+    run.until_done_again(first, resumes=DISCARDS_ON_CLEAR)
 
 
 @pytest.mark.parametrize("way", ["worker", "deferred"])
-def test_clearing_a_task_that_waits_resumes_the_same_generation(way, deployment, sandbox):
+@pytest.mark.parametrize("keeps", KEEPS)
+def test_clearing_a_task_that_waits_resumes_the_same_generation_if_its_state_is_kept(keeps, way, deployment, sandbox):
     run = Run(deployment, sandbox, way, "[slow]")
     submitted = run.until_remembered()
     if way == "deferred":
         run.until(state="deferred")
-    run.clear()
-    run.until(state="success")
-    assert run.tries() > 1
-    assert run.bills() == [submitted] == [run.xcom()]
+    run.clear(keeps=keeps)
+    run.until_done_again(submitted, resumes=keeps)
+    assert f"generation {submitted} goes on and is paid for" in run.log(1)
 
 
 @pytest.mark.parametrize("state", ["failed", "success"])
 @pytest.mark.parametrize("way", ["worker", "deferred"])
-def test_clearing_a_task_that_was_marked_while_it_waited_resumes_the_same_generation(way, state, deployment, sandbox):
+@pytest.mark.parametrize("keeps", KEEPS)
+def test_clearing_a_task_that_was_marked_while_it_waited_resumes_the_same_generation_if_its_state_is_kept(
+    keeps, way, state, deployment, sandbox
+):
     run = Run(deployment, sandbox, way, "[slow]")
     submitted = run.until_remembered()
     if way == "deferred":
         run.until(state="deferred")
     run.mark(state)
     assert run.ended() == state
-    run.clear()
-    run.until(state="success", try_number=2)
-    assert run.bills() == [submitted] == [run.xcom()]
+    run.clear(keeps=keeps)
+    run.until_done_again(submitted, resumes=keeps)
 
 
 @pytest.mark.parametrize("word", ["[drop]", "[html]", "[500]"])
 def test_a_submission_without_a_readable_answer_is_never_repeated(word, deployment, another_sandbox):
-    """The task fails without a retry, and a clear does not submit either."""
+    """The task fails without a retry, and a clear that keeps its state does not submit either."""
     with another_sandbox() as (sandbox, connection_id):
         run = Run(deployment, sandbox, "worker", word, connection_id=connection_id)
         assert run.ended() == "failed"
         assert run.tries() == 1
         assert "Look at the account's usage" in run.log()
         refused = sandbox.report()["refused"]
-        run.clear()
+        run.clear(keeps=True)
         run.until(state="failed", try_number=2)
         assert "never got the answer" in run.log(2)
         assert len(run.bills()) == (0 if word == "[500]" else 1)
         assert sandbox.report()["refused"] == refused
+
+
+@pytest.mark.skipif(not DISCARDS_ON_CLEAR, reason="Airflow before 3.4 has no such clear")
+def test_a_clear_that_discards_the_state_repeats_a_submission_without_an_answer(deployment, sandbox):
+    run = Run(deployment, sandbox, "worker", "[drop]")
+    assert run.ended() == "failed"
+    run.clear(keeps=False)
+    run.until(state="failed", try_number=2)
+    assert len(run.bills()) == 2
+    assert "A clear without that submits, and pays, again." in run.log(1)
+
+
+@pytest.mark.parametrize("keeps", KEEPS)
+def test_a_person_who_has_found_the_id_adds_it_and_the_task_resumes_it_if_its_state_is_kept(keeps, deployment, sandbox):
+    """As HOW_TO_RESOLVE says, in the tab where Airflow shows the state."""
+    run = Run(deployment, sandbox, "worker", "[drop]")
+    assert run.ended() == "failed"
+    (charged,) = run.bills()
+    run.remember({**run.remembered(), "generation_id": charged})
+    run.clear(keeps=keeps)
+    run.until(state="success" if keeps else "failed", try_number=2)
+    assert len(run.bills()) == (1 if keeps else 2)
 
 
 def test_a_kill_while_submitting_fails_the_retry_without_paying_again(deployment, sandbox):

@@ -9,6 +9,7 @@ import pytest
 import requests
 from playwright.sync_api import expect, sync_playwright
 
+from airflow_provider_luma.operators.submission import DISCARDS_ON_CLEAR
 from dev import browser
 from tests.support.tokens import REFUSED_TOKEN, TOKEN
 from tests.support.ui import Ui, multiply
@@ -303,6 +304,33 @@ class TestRunTab:
         ui.open("luma/dags/luma_ui/runs/nowhere/videos")
         expect(ui.page.locator("#notice")).to_have_text("Airflow knows no such run, or no such task in it.")
         ui.complaints.clear()
+
+
+@pytest.mark.skipif(not DISCARDS_ON_CLEAR, reason="Airflow before 3.4 has no loops")
+class TestLoop:
+    @pytest.fixture(scope="class")
+    def loop(self, deployment):
+        """A run that has made a video in each of two iterations."""
+        return deployment.run_to_end("luma_loop")
+
+    def test_each_iteration_shows_its_own_video(self, ui, loop):
+        found = ui.deployment.task_instances("luma_loop", loop)
+        makes = sorted((ti["region_index"], ti["region_id"]) for ti in found if ti["task_id"] == "refine.make")
+        assert [index for index, _ in makes] == [0, 1]
+        for index, region_id in makes:
+            query = f"?region_id={region_id}&region_index={index}"
+            frame = ui.tab_of_task("luma_loop", loop, "refine.make", query=query)
+            expect(detail(frame, "Prompt")).to_have_text(f"A paper boat, take {index}")
+            expect(detail(frame, "Task")).to_have_text(f"refine.make, iteration {index}")
+
+    def test_the_tab_of_the_run_has_a_tile_for_each_and_enlarges_the_right_one(self, ui, loop):
+        frame = ui.tab_of_run("luma_loop", loop)
+        expect(frame.locator("#wall li")).to_have_count(2)
+        for index in range(2):
+            with ui.page.expect_response(lambda response: "/video.json" in response.url):
+                frame.locator("#wall button").nth(index).click()
+            expect(detail(frame, "Prompt")).to_have_text(f"A paper boat, take {index}")
+            ui.page.keyboard.press("Escape")
 
 
 class TestRights:

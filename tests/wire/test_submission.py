@@ -7,7 +7,7 @@ import logging
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, Stats, TaskDeferred
 
 from airflow_provider_luma.api import (
     LumaAmbiguousSubmission,
@@ -17,6 +17,7 @@ from airflow_provider_luma.api import (
     LumaNotFound,
     waiting,
 )
+from airflow_provider_luma.operators import submission
 from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGenerateVideoOperator
 from airflow_provider_luma.operators.submission import STORE_KEY, digest
 from airflow_provider_luma.sandbox import Sandbox
@@ -134,13 +135,32 @@ class TestRetriesAndClears:
         assert charged() == 1
 
     @pytest.mark.parametrize("retries", [0, 2])
-    def test_each_clear_of_a_task_that_succeeded_submits_again(self, retries, store, charged):
+    @pytest.mark.parametrize("kept", ["always", "by choice", "no"])
+    def test_each_clear_of_a_task_that_succeeded_submits_again_unless_it_keeps_the_state_by_choice(
+        self, kept, retries, store, charged, monkeypatch
+    ):
+        monkeypatch.setattr(submission, "DISCARDS_ON_CLEAR", kept != "always")
         task = Task(store, retries=retries, wait_for_completion=True)
         ids = set()
         for _ in range(3):
             ids.add(task.run())
             task.clear()
-        assert len(ids) == charged() == 3
+            if kept == "no":
+                store.rows.clear()
+        assert len(ids) == charged() == (1 if kept == "by choice" else 3)
+
+    def test_a_clear_that_discards_the_state_submits_again_and_says_what_may_still_run(
+        self, store, charged, capsys, caplog
+    ):
+        task = Task(store, wait_for_completion=True, deferrable=True)
+        with pytest.raises(TaskDeferred):
+            task.run()
+        task.clear()
+        store.rows.clear()
+        with caplog.at_level(logging.INFO), pytest.raises(TaskDeferred):
+            task.run()
+        assert "that generation goes on and is paid for" in capsys.readouterr().out + caplog.text
+        assert charged() == 2
 
     def test_a_clear_while_the_generation_is_running_resumes_it(self, store, charged):
         task = Task(store, wait_for_completion=True, deferrable=True)
@@ -287,6 +307,60 @@ def test_of_two_processes_that_run_the_same_try_one_submits(store, charged):
         Task(Overtaken()).run()
     assert charged() == 1
     assert store.get(STORE_KEY)["generation_id"] == submitted[0]
+
+
+@pytest.mark.usefixtures("connection")
+class TestMetrics:
+    """Decisions are counted as Airflow's own resumable operators do: ResumableJobMixin of Airflow 3.3 and later."""
+
+    @pytest.fixture
+    def counted(self, monkeypatch):
+        """The counters raised since they were last looked at, with their tags."""
+        counters = []
+        monkeypatch.setattr(Stats, "incr", lambda name, tags: counters.append((name, tags)))
+
+        def counted():
+            found = [name.removeprefix("resumable_job.") for name, _ in counters]
+            assert all(tags == {"operator": "LumaGenerateVideoOperator", "team_name": "red"} for _, tags in counters)
+            counters.clear()
+            return found
+
+        return counted
+
+    @pytest.fixture(autouse=True)
+    def team(self, monkeypatch):
+        monkeypatch.setattr(Task, "stats_tags", {"dag_id": "a_dag", "team_name": "red"}, raising=False)
+
+    def test_a_first_try_and_one_that_resumes(self, store, counted):
+        task = Task(store, user_prompt=f"{PROMPT} [slow]", wait_for_completion=True, deferrable=True)
+        with pytest.raises(TaskDeferred):
+            task.run()
+        assert counted() == ["fresh_submit"]
+        with pytest.raises(TaskDeferred):
+            task.run()
+        assert counted() == ["reconnect_attempt", "reconnect_success"]
+
+    def test_a_try_after_the_generation_has_ended(self, store, counted):
+        task = Task(store)
+        task.fails_afterwards = OSError("no room for XComs")
+        for _ in range(2):
+            with pytest.raises(OSError, match="no room"):
+                task.run()
+        assert counted() == ["fresh_submit", "reconnect_attempt", "already_succeeded"]
+
+    def test_a_try_after_the_generation_has_failed(self, store, counted):
+        task = Task(store, user_prompt=f"{PROMPT} [fail]", wait_for_completion=True)
+        for _ in range(2):
+            with pytest.raises(LumaGenerationFailed):
+                task.run()
+        assert counted() == ["fresh_submit", "reconnect_attempt", "terminal_resubmit"]
+
+    def test_a_try_that_may_not_submit_counts_as_none(self, store, counted):
+        task = Task(store, user_prompt=f"{PROMPT} [drop]")
+        for _ in range(2):
+            with pytest.raises(AirflowFailException):
+                task.run()
+        assert counted() == ["fresh_submit"]
 
 
 class TestRejected:
