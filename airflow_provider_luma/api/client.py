@@ -120,16 +120,6 @@ class LumaClient:
         return hash(self._identity)
 
     @property
-    def batch_size(self) -> int:
-        """How many ids this API takes in one batch query; 1 where it has no such call."""
-        return self.dialect.BATCH_SIZE
-
-    @property
-    def requests_per_second(self) -> float:
-        """How many single polls this API wants in a second for one token; ``inf`` where nobody says."""
-        return self.dialect.REQUESTS_PER_SECOND
-
-    @property
     def _identity(self) -> tuple[object, ...]:
         return self.dialect, self.url, self._token, self.timeout, self.verify, self.retry_for
 

@@ -27,8 +27,8 @@ from airflow_provider_luma.operators.submission import STORE_KEY
 from airflow_provider_luma.sandbox import Sandbox
 from airflow_provider_luma.sensors.luma import LumaGenerationSensor
 from tests.support.agents_judge import judge_submissions
-from tests.wire.test_client import far_end
-from tests.wire.test_submission import Killed, Store, Task
+from tests.support.raw_answers import far_end
+from tests.support.tries import Killed, Store, Task
 
 KEY = "luma-api-4711"
 PROMPT = "A paper boat crosses a puddle"
