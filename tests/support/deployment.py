@@ -108,7 +108,7 @@ class Deployment(LocalAirflow):
         body = {"logical_date": None, "conf": dict(conf or {})}
         return str(self.api("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
 
-    def wait(self, dag_id: str, run_id: str, timeout: float = 120) -> str:
+    def wait(self, dag_id: str, run_id: str, timeout: float = 300) -> str:
         """Return ``success`` or ``failed``, as soon as the run has ended."""
         path = f"dags/{dag_id}/dagRuns/{run_id}"
 
@@ -146,7 +146,7 @@ class Deployment(LocalAirflow):
         return dict(self.api("GET", _task_path(dag_id, run_id, task_id, map_index)))
 
     def wait_for_task(
-        self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, *, timeout: float = 60, **fields: Any
+        self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, *, timeout: float = 180, **fields: Any
     ) -> dict[str, Any]:
         """Return the task instance as soon as it has these fields, such as ``state="deferred"``."""
 

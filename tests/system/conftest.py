@@ -47,8 +47,12 @@ def all_together(request) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
-    """A gateway that takes two seconds for a video, and twenty for a slow one: time to kill the task that waits."""
-    with Sandbox(token=TOKEN, seconds=2) as sandbox:
+    """
+    A gateway that takes four seconds for a video, and forty for a slow one, unless a test lets it finish before.
+
+    Airflow fails a deferred task whose trigger fires before the scheduler has seen that its first process ended.
+    """
+    with Sandbox(token=TOKEN, seconds=4) as sandbox:
         yield sandbox
 
 

@@ -34,4 +34,4 @@ def test_a_killed_task_is_retried(deployment, only_runner):
     deployment.wait_for_task("killed", run, "work", state="running")
     time.sleep(1)
     deployment.kill_task("killed", run, "work", only_runner=only_runner)
-    assert deployment.wait_for_task("killed", run, "work", try_number=2, state="success", timeout=90)
+    assert deployment.wait_for_task("killed", run, "work", try_number=2, state="success")
