@@ -58,6 +58,32 @@ class TestCalls:
         assert (extension["id"], extension["parent"]) == (second.id, first.id)
         assert extension["body"] == {"user_prompt": "It sinks", "aspect_ratio": "16:9"}
 
+    def test_every_argument_of_a_submission_is_sent(self, client, sandbox):
+        arguments = {
+            "user_prompt": PROMPT,
+            "model_name": "ray-v2",
+            "duration": "5s",
+            "resolution": "720p",
+            "expand_prompt": True,
+            "loop": False,
+            "image_url": "https://example.com/first.png",
+            "image_end_url": "https://example.com/last.png",
+            "notify_hook": "https://example.com/hook",
+        }
+        client.submit(**arguments, extra_body={"seed": 7})
+        assert sandbox.report()["generations"][0]["body"] == {**arguments, "seed": 7}
+
+    def test_every_argument_of_an_extension_is_sent(self, client, sandbox):
+        arguments = {
+            "user_prompt": PROMPT,
+            "expand_prompt": False,
+            "image_url": "https://example.com/first.png",
+            "image_end_url": "https://example.com/last.png",
+            "notify_hook": "https://example.com/hook",
+        }
+        client.extend(client.submit(PROMPT).id, **arguments)
+        assert sandbox.report()["generations"][1]["body"] == arguments
+
     @pytest.mark.parametrize("shape", ["list", "envelope"])
     def test_many_are_polled_in_one_request_that_leaves_out_unknown_ids(self, shape):
         with Sandbox(seconds=0, batch_shape=shape) as sandbox:
@@ -89,6 +115,20 @@ class TestGatewayInTrouble:
         with pytest.raises(LumaAmbiguousSubmission, match="may have been accepted and charged"):
             client.submit(f"{PROMPT} {word}")
         assert sandbox.report()["requests"] == 1
+
+    def test_an_ambiguous_submission_has_status_code_and_request_id_for_the_gateways_support(self):
+        body = b'{"code": "busy", "message": "busy", "request_id": "r-1", "data": null}'
+        with far_end(error_answer(503, body)) as (url, _), pytest.raises(LumaAmbiguousSubmission) as caught:
+            LumaClient(url, TOKEN).submit(PROMPT)
+        error = caught.value
+        assert (error.status, error.code, error.request_id) == (503, "busy", "r-1")
+
+    def test_a_submission_that_the_gateway_itself_refused_with_500_is_neither_ambiguous_nor_sent_again(self):
+        refused = error_answer(500, b'{"detail": "the model is broken"}')
+        with far_end(refused, refused) as (url, requests):
+            with pytest.raises(LumaServerError, match="the model is broken"):
+                LumaClient(url, TOKEN).submit(PROMPT)
+            assert len(requests) == 1
 
     def test_a_submission_without_an_answer_in_time_is_ambiguous(self, sandbox):
         client = LumaClient(sandbox.url, TOKEN, timeout=0.3)

@@ -72,6 +72,23 @@ class TestGenerateOperator:
         assert resume(operator, deferred, ti) == submitted
         assert ti.xcoms["generation"]["state"] == "completed"
 
+    @pytest.mark.parametrize(("ago", "left"), [(2, 3), (9, 0)])
+    def test_the_wait_of_a_deferred_task_has_what_is_left_of_its_execution_timeout(self, ago, left, connection, ti):
+        """Airflow itself would start it again at each deferral."""
+        ti.start_date -= timedelta(minutes=ago)
+        operator = LumaGenerateVideoOperator(
+            task_id="submit",
+            user_prompt=PROMPT,
+            wait_for_completion=True,
+            deferrable=True,
+            execution_timeout=timedelta(minutes=5),
+        )
+        with pytest.raises(TaskDeferred) as caught:
+            run(operator, ti)
+        seconds = caught.value.timeout.total_seconds()
+        assert 60 * left - 30 < seconds <= max(60 * left, 1)
+        assert seconds > 0
+
     def test_a_deferrable_task_that_does_not_wait_does_not_defer(self, connection, ti):
         operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, deferrable=True)
         assert run(operator, ti) == ti.xcoms["return_value"]

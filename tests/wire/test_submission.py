@@ -478,8 +478,7 @@ class TestTaskStateStore:
         )
 
     @pytest.mark.usefixtures("connection")
-    def test_kept(self, store, sandbox):
-        """What is kept is small, readable and without the token."""
+    def test_what_is_remembered_is_small_readable_and_without_the_token(self, store, sandbox):
         task = Task(store, user_prompt="A boat " * 700, image_url="data:image/png;base64," + "A" * 100_000)
         submitted = task.run()
         (kept,) = store.rows.values()
