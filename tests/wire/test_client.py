@@ -170,7 +170,9 @@ class TestGatewayInTrouble:
             LumaClient(sandbox.url, TOKEN, retry_for=3).get("x")
         assert sandbox.report()["requests"] > 1
 
-    def test_no_request_of_a_poll_takes_longer_than_retry_for(self, monkeypatch):
+    @pytest.fixture
+    def limits(self, monkeypatch):
+        """The seconds that each request may take, to connect and for each read; none is answered."""
         limits = []
 
         def silent(session, method, url, *, timeout, **_):
@@ -178,6 +180,17 @@ class TestGatewayInTrouble:
             raise requests.ReadTimeout
 
         monkeypatch.setattr(requests.Session, "request", silent)
+        return limits
+
+    @pytest.mark.parametrize(("timeout", "limit"), [(0.5, (0.5, 0.5)), (30, (10, 30))])
+    def test_a_request_may_take_the_timeout_and_connecting_no_more_than_ten_seconds_of_it(self, timeout, limit, limits):
+        client = LumaClient("127.0.0.1", TOKEN, timeout=timeout, retry_for=0)
+        for call in (client.get, client.submit):
+            with pytest.raises(LumaConnectionError):
+                call(PROMPT)
+        assert limits == [limit, limit]
+
+    def test_no_request_of_a_poll_takes_longer_than_retry_for(self, limits):
         with pytest.raises(LumaConnectionError):
             LumaClient("127.0.0.1", TOKEN, timeout=30, retry_for=1).get("x")
         assert len(limits) > 1

@@ -470,6 +470,21 @@ class TestStoppedTask:
         assert store.rows == {}
         assert charged() == 0
 
+    def test_a_task_that_is_killed_while_it_submits_logs_that_it_may_be_charged(self, connect, store, caplog, capsys):
+        operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT)
+
+        class AnswerAfterKill(list):
+            def __iter__(self):
+                operator.on_kill()
+                yield json_answer(b'{"id": "x"}')
+
+        with caplog.at_level(logging.WARNING), far_end(AnswerAfterKill()) as (url, _):
+            connect(host=url, password=TOKEN)
+            assert operator.execute({"ti": Task(store), "task_state_store": store}) == "x"
+        logged = capsys.readouterr().out + caplog.text
+        assert "A submission has left and its answer has not come: it may be charged" in logged
+        assert store.get(STORE_KEY)["generation_id"] == "x"
+
 
 class TestTaskStateStore:
     def test_the_digest_of_a_request_is_the_same_in_every_version_of_this_package(self):
