@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import logging
 import os
 import socket
@@ -159,10 +160,12 @@ class TestGatewayInTrouble:
         [error_answer(500), error_answer(429), json_answer(b"<html></html>"), b""],
         ids=["500", "429", "html", "drop"],
     )
-    def test_a_poll_is_repeated_until_it_is_answered(self, failure):
+    def test_a_poll_is_repeated_until_it_is_answered(self, failure, caplog):
+        caplog.set_level(logging.INFO)
         with far_end(failure, json_answer(b'{"id": "x", "state": "pending"}')) as (url, requests):
             assert LumaClient(url, TOKEN).get("x").id == "x"
             assert len(requests) == 2
+        assert caplog.text.count("Trying again in 0.") == 1
 
     def test_a_poll_raises_its_last_error_when_retry_for_is_over(self, sandbox):
         sandbox.weather(down=True)
@@ -289,6 +292,25 @@ class TestAnswers:
         with far_end(json_answer(b'{"id": "x", "state": 7, "created_at": "64:", "video": []}')) as (url, _):
             assert LumaClient(url, TOKEN).submit(PROMPT).id == "x"
 
+    def test_an_answer_that_is_whole_counts_though_it_came_slowly(self):
+        """To call it lost would leave a submission in doubt that the gateway has accepted."""
+        parts = b'{"id": ', b'"x", ', b'"state": "pending"}'
+
+        class Slow(list):
+            def __iter__(self):
+                yield JSON_HEAD + b"Content-Length: %d\r\n\r\n" % len(b"".join(parts))
+                for part in parts:
+                    yield part
+                    time.sleep(1.2)
+
+        with far_end(Slow()) as (url, _):
+            assert LumaClient(url, TOKEN, timeout=2).submit(PROMPT).id == "x"
+
+    def test_a_compressed_answer_is_read(self):
+        body = gzip.compress(b'{"id": "x", "state": "pending"}')
+        with far_end(json_answer(body, b"Content-Encoding: gzip\r\n")) as (url, _):
+            assert LumaClient(url, TOKEN).get("x").id == "x"
+
     def test_an_answer_over_10_mib_is_refused(self):
         endless = [JSON_HEAD + b"Connection: close\r\n\r\n", *[b" " * 2**20] * 11]
         with far_end(endless) as (url, _), pytest.raises(LumaServerError, match="10 MiB"):
@@ -327,6 +349,10 @@ class TestAnswers:
         assert f"Authorization: Bearer {TOKEN}".encode() in requests[0]
         for text in (str(caught.value), repr(caught.value), repr(client), caplog.text):
             assert TOKEN not in text
+
+    def test_a_token_as_short_as_a_word_does_not_change_the_answer(self):
+        with far_end(json_answer(b'{"id": "pen-1", "state": "pending"}')) as (url, _):
+            assert LumaClient(url, "pen").get("pen-1").state is GenerationState.PENDING
 
     def test_a_request_names_its_sender_and_accepts_json(self):
         body = b'{"id": "x", "state": "pending"}'
