@@ -21,6 +21,7 @@ def test_clients_of_the_same_gateway_and_token_are_equal_however_those_were_type
         LumaClient("other.example.com", "token-4711"),
         LumaClient("gateway.example.com", "token-4711", timeout=5),
         LumaClient("gateway.example.com", "token-4711", verify=False),
+        LumaClient("gateway.example.com", "token-4711", retry_for=0),
         "gateway.example.com",
     ],
 )

@@ -87,6 +87,13 @@ def test_a_failed_generation_has_its_reason_and_whether_moderation_refused_it():
     assert LumaGenerationFailed(Generation(id="x", state=GenerationState.FAILED)).retry_may_help
 
 
+@pytest.mark.parametrize("reason", ["Image was moderated", "内容违规", "审核未通过", "包含敏感词"])
+def test_moderation_is_recognised_in_english_and_chinese(reason):
+    generation = parse_generation({"id": "x", "state": "failed", "failure_reason": reason}, "Polling")
+    assert generation.moderated
+    assert not generation.retry_may_help
+
+
 def test_a_generations_failure_survives_pickling():
     error = pickle.loads(pickle.dumps(LumaGenerationFailed(parsed("get_failed"))))  # noqa: S301
     assert error.generation == parsed("get_failed")

@@ -114,8 +114,7 @@ def run(engine):
         ("skipped", None, "skipped"),
     ],
 )
-def test_state(run, state, record, shown):
-    """The state of a video is what its task's state and record say together, also before it has recorded anything."""
+def test_a_videos_state_follows_from_its_tasks_state_and_record(run, state, record, shown):
     run.task("make", state, record, map_index=0)
     run.task("make", "running", {"request": REQUEST, "generation_id": "another"}, map_index=1)
     assert run.videos[0]["state"] == shown
@@ -131,8 +130,7 @@ def test_state(run, state, record, shown):
         ("failed", {"problem": "The gateway does not know it."}, "failed"),
     ],
 )
-def test_another_waits(run, waits, record, shown):
-    """What one task submits and another waits for is one video, and each of the two has all of it."""
+def test_what_one_task_submits_and_another_waits_for_is_one_video(run, waits, record, shown):
     submitted = {"request": REQUEST, "generation_id": "g1", "submitted_at": "2026-11-23T06:00:00+00:00"}
     run.task("submit", "success", submitted)
     run.task("wait", waits, {"generation_id": "g1", **record})
@@ -142,8 +140,7 @@ def test_another_waits(run, waits, record, shown):
     assert run.of_task("submit") == run.of_task("wait") == {"live": True, "video": video}
 
 
-def test_stored(run):
-    """Where it is stored is part of it; that storing failed does not make it a failed video."""
+def test_a_video_shows_where_it_is_stored_and_a_failed_store_is_no_failed_video(run):
     run.task("make", "success", {"request": REQUEST, "generation_id": "g1", "generation": DONE})
     run.task("a", "success", {"generation_id": "g1", "stored": "s3://bucket/g1.mp4"})
     run.task("b", "failed", {"generation_id": "g1"})
@@ -154,29 +151,18 @@ def test_stored(run):
     assert (video["size"], video["length"]) == ("1280 × 720", "5 s")  # noqa: RUF001
 
 
-def test_only_downloaded(run):
-    """A video that is stored is completed, even where nobody has waited for it."""
+def test_a_stored_video_is_completed_though_no_task_waited_for_it(run):
     run.task("make", "success", {"request": REQUEST, "generation_id": "g1"})
     run.task("store", "success", {"generation_id": "g1", "stored": "s3://b/g1.mp4"})
     assert [video["state"] for video in run.videos] == ["completed"]
 
 
-def test_latest_url(run):
-    """Of two that have seen the video, the one that saw it last has the URL that still works."""
-    for index, when in enumerate(["2026-11-23T08:00:00Z", "2026-11-23T06:00:00Z"]):
-        record = {"generation_id": "g1", "generation": {**DONE, "video_url": f"https://cdn/{index}"}, "seen_at": when}
-        run.task(f"wait_{index}", "success", record)
-    assert run.videos[0]["video_url"] == "https://cdn/0"
-
-
-def test_half_a_character(run):
-    """Half a character, which JSON can hold, spoils nothing."""
+def test_half_a_surrogate_pair_in_a_prompt_is_shown_as_a_question_mark(run):
     run.task("make", "running", {"request": {"user_prompt": "a \ud83d boat"}, "generation_id": "g1"})
     assert run.videos[0]["prompt"].encode() == b"a ? boat"
 
 
-def test_mapped(run):
-    """Mapped tasks have a video each, and keep apart what only looks alike."""
+def test_mapped_tasks_have_a_video_each(run):
     for index in range(3):
         record = {"request": REQUEST, "generation_id": f"g1{index}", "generation": {**DONE, "id": f"g1{index}"}}
         run.task("make", "success", record, map_index=index)
@@ -185,15 +171,13 @@ def test_mapped(run):
     assert run.of_task("make", 1)["video"]["generation_id"] == "g11"
 
 
-def test_wildcards(run):
-    """An id that a database would take for a pattern is one id."""
+def test_an_id_with_a_database_wildcard_is_one_id(run):
     for index, generation_id in enumerate(["g%", "gx"]):
         run.task("make", "success", {"request": REQUEST, "generation_id": generation_id}, map_index=index)
     assert run.of_task("make", 0)["video"]["name"] == "make [0]"
 
 
-def test_others(run):
-    """A task that is not Luma's has none; one that is not there is not there."""
+def test_a_task_without_a_record_has_no_video_and_an_unknown_task_or_run_is_none(run):
     run.task("other", "success")
     assert run.videos == []
     assert run.of_task("other") == {"live": True, "video": None}
@@ -201,16 +185,14 @@ def test_others(run):
     assert videos.of_run(run.session, DAG, "nowhere", 10) is None
 
 
-def test_limit(run):
-    """No more are given than asked for, and how many there are is said."""
+def test_no_more_videos_than_the_limit_are_given_and_all_are_counted(run):
     for index in range(5):
         run.task("make", "running", {"request": REQUEST}, map_index=index)
     found = videos.of_run(run.session, DAG, RUN, 2)
     assert (len(found["videos"]), found["total"], found["states"]) == (2, 5, {"waiting": 5})
 
 
-def test_long_prompt(run):
-    """Among many, a prompt is cut."""
+def test_a_long_prompt_is_cut_in_the_list_and_whole_in_its_tasks_tab(run):
     run.task("make", "running", {"request": {"user_prompt": "x" * 5000}, "generation_id": "g1"})
     assert len(run.videos[0]["prompt"]) == videos.PROMPT_AMONG_MANY
     assert len(run.of_task("make")["video"]["prompt"]) == 5000
@@ -228,8 +210,7 @@ def test_long_prompt(run):
         {"generation_id": ["g1"], "submitted_at": 5, "seen_at": {}, "stored": 1, "problem": []},
     ],
 )
-def test_garbage(run, record):
-    """Whatever somebody has pushed under that key, the others are shown."""
+def test_an_unreadable_record_does_not_hide_other_videos(run, record):
     run.task("garbage", "success", record)
     run.task("make", "success", {"request": REQUEST, "generation_id": "g1", "generation": DONE})
     assert "g1" in [video["generation_id"] for video in run.videos]
@@ -237,8 +218,7 @@ def test_garbage(run, record):
 
 
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "//cdn", 7, None])
-def test_only_web_addresses(run, url):
-    """No URL but http(s) leaves for the browser as one."""
+def test_only_http_urls_reach_the_browser(run, url):
     generation = {**DONE, "video_url": url, "thumbnail_url": url}
     request = {**REQUEST, "image_url": url, "image_end_url": "https://images/end.png"}
     run.task("make", "success", {"request": request, "generation_id": "g1", "generation": generation})
@@ -252,8 +232,8 @@ def test_only_web_addresses(run, url):
     ("state", "shown"), [("up_for_retry", "g1"), (None, "g1"), ("queued", "g1"), ("running", ""), ("failed", "")]
 )
 @pytest.mark.skipif(not SINCE_3_4, reason="one row a task before Airflow 3.4")
-def test_next_try(run, state, shown):
-    """Until the next try begins the last one's record is shown, though on Airflow 3.4 each has its own XComs."""
+def test_the_last_trys_record_is_shown_until_the_next_try_begins(run, state, shown):
+    """On Airflow 3.4 each try has its own XComs."""
     for number, generation_id in enumerate(["g0", "g1"], 1):
         record = {"request": REQUEST, "generation_id": generation_id}
         run.task("make", "failed", record, map_index=0, try_number=number, working_set=None)
@@ -265,8 +245,7 @@ def test_next_try(run, state, shown):
 
 @pytest.mark.skipif(not SINCE_3_4, reason="Airflow before 3.4 has no loops")
 class TestLoop:
-    def test_iterations(self, run):
-        """Each iteration of a loop has its own video; without being told which, a task's tab has the last one's."""
+    def test_each_iteration_has_a_video_of_its_own_and_a_tasks_tab_shows_the_last(self, run):
         loop = run.region("refine")
         for index in range(3):
             record = {"request": REQUEST, "generation_id": f"g{index}"}
@@ -279,16 +258,14 @@ class TestLoop:
         assert run.of_task("make")["video"]["generation_id"] == "g2"
         assert run.of_task("make", region=(uuid.uuid4(), 0)) is None
 
-    def test_not_begun(self, run):
-        """Iterations that have not recorded anything are told apart, too."""
+    def test_iterations_without_a_record_are_kept_apart(self, run):
         loop = run.region("refine")
         run.task("make", "success", {"request": REQUEST, "generation_id": "g0"}, map_index=0, region_id=loop)
         for index in (1, 2):
             run.task("make", "queued", map_index=index, region_id=loop)
         assert [video["state"] for video in run.videos] == ["submitted", "waiting", "waiting"]
 
-    def test_mapped(self, run):
-        """So has each mapped task in each iteration."""
+    def test_each_mapped_task_of_each_iteration_has_a_video_of_its_own(self, run):
         loop = run.region("refine")
         for iteration in range(2):
             own = run.region("make", parent_region_id=loop, parent_region_index=iteration)
@@ -299,8 +276,7 @@ class TestLoop:
         assert [video["name"] for video in run.videos] == names
         assert run.of_task("make", 1)["video"]["generation_id"] == "g11"
 
-    def test_outside(self, run):
-        """A mapped task outside any loop is one of a region, and is addressed by its map index."""
+    def test_a_mapped_task_outside_a_loop_is_found_by_its_map_index(self, run):
         own = run.region("make")
         for index in range(2):
             record = {"request": REQUEST, "generation_id": f"g{index}"}

@@ -76,7 +76,7 @@ def test_a_word_that_is_no_state_is_refused(begin, word):
 def test_each_change_of_state_is_logged_once_with_the_estimate(begin, caplog):
     wait = begin()
     for seen in ("pending", "pending", "processing", "processing", "completed"):
-        wait.update(generation(seen, estimate_wait_seconds=42 if seen == "processing" else None))
+        wait.update(generation(seen, estimate_wait_seconds=42 if seen == "processing" else 0))
     assert caplog.messages == [
         "Generation x is pending.",
         "Generation x is processing, about 42 s to go.",
@@ -155,12 +155,13 @@ def test_a_token_that_is_refused_three_times_in_a_row_over_a_minute_ends_the_wai
         wait.update(LumaAuthenticationError("no"))
 
 
-def test_refusals_that_are_not_in_a_row_do_not_end_the_wait(begin, clock):
+@pytest.mark.parametrize("between", [generation("pending"), LumaConnectionError("down")], ids=["known", "down"])
+def test_refusals_that_are_not_in_a_row_do_not_end_the_wait(between, begin, clock):
     wait = begin()
     for _ in range(10):
         assert wait.update(LumaAuthenticationError("no")) is None
         clock.now += 60
-        assert wait.update(generation("pending")) is None
+        assert wait.update(between) is None
 
 
 def test_any_other_error_is_waited_out_and_logged_when_it_begins_and_ends(begin, clock, caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import logging
 import os
 import socket
@@ -58,6 +59,32 @@ class TestCalls:
         assert (extension["id"], extension["parent"]) == (second.id, first.id)
         assert extension["body"] == {"user_prompt": "It sinks", "aspect_ratio": "16:9"}
 
+    def test_every_argument_of_a_submission_is_sent(self, client, sandbox):
+        arguments = {
+            "user_prompt": PROMPT,
+            "model_name": "ray-v2",
+            "duration": "5s",
+            "resolution": "720p",
+            "expand_prompt": True,
+            "loop": False,
+            "image_url": "https://example.com/first.png",
+            "image_end_url": "https://example.com/last.png",
+            "notify_hook": "https://example.com/hook",
+        }
+        client.submit(**arguments, extra_body={"seed": 7})
+        assert sandbox.report()["generations"][0]["body"] == {**arguments, "seed": 7}
+
+    def test_every_argument_of_an_extension_is_sent(self, client, sandbox):
+        arguments = {
+            "user_prompt": PROMPT,
+            "expand_prompt": False,
+            "image_url": "https://example.com/first.png",
+            "image_end_url": "https://example.com/last.png",
+            "notify_hook": "https://example.com/hook",
+        }
+        client.extend(client.submit(PROMPT).id, **arguments)
+        assert sandbox.report()["generations"][1]["body"] == arguments
+
     @pytest.mark.parametrize("shape", ["list", "envelope"])
     def test_many_are_polled_in_one_request_that_leaves_out_unknown_ids(self, shape):
         with Sandbox(seconds=0, batch_shape=shape) as sandbox:
@@ -90,6 +117,20 @@ class TestGatewayInTrouble:
             client.submit(f"{PROMPT} {word}")
         assert sandbox.report()["requests"] == 1
 
+    def test_an_ambiguous_submission_has_status_code_and_request_id_for_the_gateways_support(self):
+        body = b'{"code": "busy", "message": "busy", "request_id": "r-1", "data": null}'
+        with far_end(error_answer(503, body)) as (url, _), pytest.raises(LumaAmbiguousSubmission) as caught:
+            LumaClient(url, TOKEN).submit(PROMPT)
+        error = caught.value
+        assert (error.status, error.code, error.request_id) == (503, "busy", "r-1")
+
+    def test_a_submission_that_the_gateway_itself_refused_with_500_is_neither_ambiguous_nor_sent_again(self):
+        refused = error_answer(500, b'{"detail": "the model is broken"}')
+        with far_end(refused, refused) as (url, requests):
+            with pytest.raises(LumaServerError, match="the model is broken"):
+                LumaClient(url, TOKEN).submit(PROMPT)
+            assert len(requests) == 1
+
     def test_a_submission_without_an_answer_in_time_is_ambiguous(self, sandbox):
         client = LumaClient(sandbox.url, TOKEN, timeout=0.3)
         with pytest.raises(LumaAmbiguousSubmission, match="gave no answer in time"):
@@ -119,10 +160,12 @@ class TestGatewayInTrouble:
         [error_answer(500), error_answer(429), json_answer(b"<html></html>"), b""],
         ids=["500", "429", "html", "drop"],
     )
-    def test_a_poll_is_repeated_until_it_is_answered(self, failure):
+    def test_a_poll_is_repeated_until_it_is_answered(self, failure, caplog):
+        caplog.set_level(logging.INFO)
         with far_end(failure, json_answer(b'{"id": "x", "state": "pending"}')) as (url, requests):
             assert LumaClient(url, TOKEN).get("x").id == "x"
             assert len(requests) == 2
+        assert caplog.text.count("Trying again in 0.") == 1
 
     def test_a_poll_raises_its_last_error_when_retry_for_is_over(self, sandbox):
         sandbox.weather(down=True)
@@ -130,7 +173,9 @@ class TestGatewayInTrouble:
             LumaClient(sandbox.url, TOKEN, retry_for=3).get("x")
         assert sandbox.report()["requests"] > 1
 
-    def test_no_request_of_a_poll_takes_longer_than_retry_for(self, monkeypatch):
+    @pytest.fixture
+    def limits(self, monkeypatch):
+        """The seconds that each request may take, to connect and for each read; none is answered."""
         limits = []
 
         def silent(session, method, url, *, timeout, **_):
@@ -138,6 +183,17 @@ class TestGatewayInTrouble:
             raise requests.ReadTimeout
 
         monkeypatch.setattr(requests.Session, "request", silent)
+        return limits
+
+    @pytest.mark.parametrize(("timeout", "limit"), [(0.5, (0.5, 0.5)), (30, (10, 30))])
+    def test_a_request_may_take_the_timeout_and_connecting_no_more_than_ten_seconds_of_it(self, timeout, limit, limits):
+        client = LumaClient("127.0.0.1", TOKEN, timeout=timeout, retry_for=0)
+        for call in (client.get, client.submit):
+            with pytest.raises(LumaConnectionError):
+                call(PROMPT)
+        assert limits == [limit, limit]
+
+    def test_no_request_of_a_poll_takes_longer_than_retry_for(self, limits):
         with pytest.raises(LumaConnectionError):
             LumaClient("127.0.0.1", TOKEN, timeout=30, retry_for=1).get("x")
         assert len(limits) > 1
@@ -236,6 +292,25 @@ class TestAnswers:
         with far_end(json_answer(b'{"id": "x", "state": 7, "created_at": "64:", "video": []}')) as (url, _):
             assert LumaClient(url, TOKEN).submit(PROMPT).id == "x"
 
+    def test_an_answer_that_is_whole_counts_though_it_came_slowly(self):
+        """To call it lost would leave a submission in doubt that the gateway has accepted."""
+        parts = b'{"id": ', b'"x", ', b'"state": "pending"}'
+
+        class Slow(list):
+            def __iter__(self):
+                yield JSON_HEAD + b"Content-Length: %d\r\n\r\n" % len(b"".join(parts))
+                for part in parts:
+                    yield part
+                    time.sleep(1.2)
+
+        with far_end(Slow()) as (url, _):
+            assert LumaClient(url, TOKEN, timeout=2).submit(PROMPT).id == "x"
+
+    def test_a_compressed_answer_is_read(self):
+        body = gzip.compress(b'{"id": "x", "state": "pending"}')
+        with far_end(json_answer(body, b"Content-Encoding: gzip\r\n")) as (url, _):
+            assert LumaClient(url, TOKEN).get("x").id == "x"
+
     def test_an_answer_over_10_mib_is_refused(self):
         endless = [JSON_HEAD + b"Connection: close\r\n\r\n", *[b" " * 2**20] * 11]
         with far_end(endless) as (url, _), pytest.raises(LumaServerError, match="10 MiB"):
@@ -274,6 +349,10 @@ class TestAnswers:
         assert f"Authorization: Bearer {TOKEN}".encode() in requests[0]
         for text in (str(caught.value), repr(caught.value), repr(client), caplog.text):
             assert TOKEN not in text
+
+    def test_a_token_as_short_as_a_word_does_not_change_the_answer(self):
+        with far_end(json_answer(b'{"id": "pen-1", "state": "pending"}')) as (url, _):
+            assert LumaClient(url, "pen").get("pen-1").state is GenerationState.PENDING
 
     def test_a_request_names_its_sender_and_accepts_json(self):
         body = b'{"id": "x", "state": "pending"}'

@@ -76,6 +76,7 @@ def test_a_connection_without_a_token_is_named(password, connect):
         ({"schema": "ftp"}, "http or https"),
         ({"extra": {"timeout": "soon"}}, "'timeout' must be a number of seconds"),
         ({"extra": {"timeout": 0}}, "'timeout' must be a number of seconds"),
+        ({"extra": {"timeout": 3600}}, "'timeout' must be a number of seconds"),
         ({"extra": {"verify": 3}}, "'verify' must be true, false or a path"),
         ({"host": "https://:secret@[example.com"}, "host cannot be read"),
     ],
@@ -117,6 +118,29 @@ def test_many_generations_are_polled_also_where_the_gateway_has_no_batch_query(s
         hook = LumaHook()
         ids = [hook.submit(PROMPT).id for _ in range(3)]
         assert set(hook.get_generations([*ids, "unknown"])) == set(ids)
+
+
+def test_a_generation_that_is_named_twice_is_polled_once(connection, sandbox):
+    hook = LumaHook()
+    generation_id = hook.submit(PROMPT).id
+    assert set(hook.get_generations([generation_id, generation_id])) == {generation_id}
+    assert sandbox.report()["generations"][0]["polls"] == 1
+
+
+def test_a_generation_that_a_batch_query_leaves_out_is_polled_by_itself(connect):
+    answers = json_answer(b'[{"id": "one", "state": "pending"}]'), json_answer(b'{"id": "two", "state": "failed"}')
+    with far_end(*answers) as (url, requests):
+        connect(host=url, password=TOKEN)
+        found = LumaHook().get_generations(["one", "two"])
+    assert {key: one.state for key, one in found.items()} == {"one": "pending", "two": "failed"}
+    assert len(requests) == 2
+
+
+def test_a_hook_looks_its_connection_up_once(connection, monkeypatch):
+    hook = LumaHook()
+    client = hook.get_conn()
+    monkeypatch.delenv("AIRFLOW_CONN_LUMA_DEFAULT")
+    assert hook.get_conn() is client
 
 
 def test_a_proxys_404_does_not_make_generations_unknown(connect):

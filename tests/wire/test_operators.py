@@ -23,6 +23,7 @@ from airflow_provider_luma.api import (
     LumaQuotaError,
     waiting,
 )
+from airflow_provider_luma.api.arguments import ARGUMENT_TYPES, EXTEND_ARGUMENTS
 from airflow_provider_luma.api.waiting import Wait
 from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGenerateVideoOperator
@@ -30,6 +31,7 @@ from airflow_provider_luma.sandbox import Sandbox
 from airflow_provider_luma.sensors.luma import LumaGenerationSensor
 from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
 from tests.support.clock import Clock
+from tests.support.raw_answers import far_end, json_answer
 from tests.support.samples import PROMPT, TOKEN
 from tests.support.task_instance import TaskInstance, fire, resume, run
 
@@ -71,6 +73,23 @@ class TestGenerateOperator:
         assert timedelta(minutes=4) < deferred.timeout <= timedelta(minutes=5)
         assert resume(operator, deferred, ti) == submitted
         assert ti.xcoms["generation"]["state"] == "completed"
+
+    @pytest.mark.parametrize(("ago", "left"), [(2, 3), (9, 0)])
+    def test_the_wait_of_a_deferred_task_has_what_is_left_of_its_execution_timeout(self, ago, left, connection, ti):
+        """Airflow itself would start it again at each deferral."""
+        ti.start_date -= timedelta(minutes=ago)
+        operator = LumaGenerateVideoOperator(
+            task_id="submit",
+            user_prompt=PROMPT,
+            wait_for_completion=True,
+            deferrable=True,
+            execution_timeout=timedelta(minutes=5),
+        )
+        with pytest.raises(TaskDeferred) as caught:
+            run(operator, ti)
+        seconds = caught.value.timeout.total_seconds()
+        assert 60 * left - 30 < seconds <= max(60 * left, 1)
+        assert seconds > 0
 
     def test_a_deferrable_task_that_does_not_wait_does_not_defer(self, connection, ti):
         operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, deferrable=True)
@@ -161,11 +180,12 @@ class TestGenerateOperator:
         with pytest.raises(LumaQuotaError):
             run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT), ti)
 
-    def test_a_template_that_renders_to_the_word_true_is_true(self, connection, sandbox, ti):
+    @pytest.mark.parametrize(("word", "value"), [("True", True), (" false ", False)])
+    def test_a_template_that_renders_to_the_word_true_or_false_means_it(self, word, value, connection, sandbox, ti):
         operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, loop="{{ params.loop }}")
-        operator.loop = "True"
+        operator.loop = word
         run(operator, ti)
-        assert sandbox.report()["generations"][0]["body"]["loop"] is True
+        assert sandbox.report()["generations"][0]["body"]["loop"] is value
 
     def test_a_template_that_renders_to_the_word_none_is_left_out(self, connection, sandbox, ti):
         operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, image_url="{{ params.image }}")
@@ -189,6 +209,13 @@ class TestGenerateOperator:
         with pytest.raises(AirflowFailException, match="3 to 5,000 characters"):
             run(operator, ti)
         assert sandbox.report()["requests"] == 0
+
+    def test_a_completed_generation_without_a_video_url_is_warned_about(self, connect, ti, caplog, capsys):
+        answers = json_answer(b'{"id": "x"}'), json_answer(b'{"id": "x", "state": "completed"}')
+        with caplog.at_level(logging.WARNING), far_end(*answers) as (url, _):
+            connect(host=url, password=TOKEN)
+            run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, wait_for_completion=True), ti)
+        assert "Generation x is completed, but there is no URL of its video" in capsys.readouterr().out + caplog.text
 
     def test_a_killed_task_logs_which_generation_goes_on_and_is_paid(self, connection, ti, caplog, capsys):
         operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT)
@@ -257,6 +284,30 @@ class TestDagParsing:
             extend = LumaExtendVideoOperator(task_id="extend", generation_id=submit.output, user_prompt=PROMPT)
         assert submit.upstream_task_ids == {"prompt"}
         assert wait.upstream_task_ids == extend.upstream_task_ids == {"submit"}
+
+    @pytest.mark.parametrize(
+        ("operator", "others"),
+        [
+            (LumaGenerateVideoOperator, ["luma_conn_id", *ARGUMENT_TYPES]),
+            (LumaExtendVideoOperator, ["luma_conn_id", "generation_id", *EXTEND_ARGUMENTS]),
+            (LumaGenerationSensor, ["luma_conn_id", "generation_id", "target_state"]),
+        ],
+    )
+    def test_every_argument_may_be_a_template(self, operator, others):
+        arguments = dict.fromkeys(others, "{{ value }}")
+        if "user_prompt" in others:
+            arguments["extra_body"] = {"seed": "{{ value }}"}
+        with DAG("dag", schedule=None):
+            made = operator(task_id="made", **arguments)
+        made.render_template_fields({"value": "x"})
+        assert {name: getattr(made, name) for name in others} == dict.fromkeys(others, "x")
+        if "user_prompt" in others:
+            assert made.extra_body == {"seed": "x"}
+
+    @pytest.mark.parametrize("generation_id", ["", 7, ["a", "b"]])
+    def test_an_extension_of_what_is_no_generation_id_is_refused(self, generation_id):
+        with pytest.raises(AirflowFailException, match="generation id must be a string"):
+            LumaExtendVideoOperator(task_id="extend", generation_id=generation_id, user_prompt=PROMPT)
 
     @pytest.mark.parametrize("generation_id", ["", 7, ["a", "b"]])
     def test_a_sensor_for_several_ids_says_how_to_map(self, generation_id):

@@ -539,6 +539,21 @@ class TestStoppedTask:
         assert store.rows == {}
         assert charged() == 0
 
+    def test_a_task_that_is_killed_while_it_submits_logs_that_it_may_be_charged(self, connect, store, caplog, capsys):
+        operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT)
+
+        class AnswerAfterKill(list):
+            def __iter__(self):
+                operator.on_kill()
+                yield json_answer(b'{"id": "x"}')
+
+        with caplog.at_level(logging.WARNING), far_end(AnswerAfterKill()) as (url, _):
+            connect(host=url, password=TOKEN)
+            assert operator.execute({"ti": Task(store), "task_state_store": store}) == "x"
+        logged = capsys.readouterr().out + caplog.text
+        assert "A submission has left and its answer has not come: it may be charged" in logged
+        assert store.get(STORE_KEY)["generation_id"] == "x"
+
 
 class TestTaskStateStore:
     def test_the_digest_of_a_request_is_the_same_in_every_version_of_this_package(self):
@@ -552,8 +567,7 @@ class TestTaskStateStore:
         assert digest(by_name._request({})) == digest(in_extra._request({})) == "bc5807b63939380a83c6eda8dc0bb7fc"
 
     @pytest.mark.usefixtures("connection")
-    def test_kept(self, store, sandbox):
-        """What is kept is small, readable and without the token."""
+    def test_what_is_remembered_is_small_readable_and_without_the_token(self, store, sandbox):
         task = Task(store, user_prompt="A boat " * 700, image_url="data:image/png;base64," + "A" * 100_000)
         submitted = task.run()
         (kept,) = store.rows.values()
