@@ -331,14 +331,16 @@ class TestMetrics:
     def team(self, monkeypatch):
         monkeypatch.setattr(Task, "stats_tags", {"dag_id": "a_dag", "team_name": "red"}, raising=False)
 
-    def test_a_first_try_and_one_that_resumes(self, store, counted):
-        task = Task(store, user_prompt=f"{PROMPT} [slow]", wait_for_completion=True, deferrable=True)
-        with pytest.raises(TaskDeferred):
-            task.run()
-        assert counted() == ["fresh_submit"]
-        with pytest.raises(TaskDeferred):
-            task.run()
-        assert counted() == ["reconnect_attempt", "reconnect_success"]
+    def test_a_first_try_and_one_that_resumes(self, store, counted, connect):
+        task = Task(store, wait_for_completion=True, deferrable=True)
+        with Sandbox(token=TOKEN, seconds=60) as sandbox:
+            connect(host=sandbox.url, password=TOKEN)
+            with pytest.raises(TaskDeferred):
+                task.run()
+            assert counted() == ["fresh_submit"]
+            with pytest.raises(TaskDeferred):
+                task.run()
+            assert counted() == ["reconnect_attempt", "reconnect_success"]
 
     def test_a_try_after_the_generation_has_ended(self, store, counted):
         task = Task(store)
