@@ -29,6 +29,8 @@ AIRFLOW = Version(airflow.__version__)
 
 #: Airflow's own values are for machines that lose nothing for hours; a test wants it done in seconds.
 IMPATIENT = {
+    # From Airflow 3.4 on, a task that is stopped has this long to end; before, 5 s.
+    "AIRFLOW__CORE__KILLED_TASK_CLEANUP_TIME": "5",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "2",
     "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
     # No test edits a DAG, and to parse them all the time takes a core.
