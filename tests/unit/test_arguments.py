@@ -67,15 +67,20 @@ def test_an_extra_body_that_is_no_dict_is_refused():
         request_body({"user_prompt": PROMPT}, ["aspect_ratio"])
 
 
-def test_an_extra_body_that_json_cannot_hold_is_refused_before_anything_is_sent():
+@pytest.mark.parametrize("seed", [object(), float("nan")])
+def test_an_extra_body_that_json_cannot_hold_is_refused_before_anything_is_sent(seed):
     with pytest.raises(LumaInvalidRequest, match="cannot be written as JSON"):
-        LumaClient("127.0.0.1:1", "token", retry_for=0).submit(PROMPT, extra_body={"seed": object()})
+        LumaClient("127.0.0.1:1", "token", retry_for=0).submit(PROMPT, extra_body={"seed": seed})
 
 
 @pytest.mark.parametrize("generation_id", ["", " ", ".", "..", None, ["a"], {"id": "a"}])
 def test_what_cannot_be_a_generation_id_is_refused(generation_id):
     with pytest.raises(LumaInvalidRequest, match="generation id must be a string"):
         check_generation_id(generation_id)
+
+
+def test_a_generation_id_may_be_pasted_with_spaces_and_a_line_end():
+    assert gateway.query(" 7c2f-1\n").path == "/luma/generations/7c2f-1"
 
 
 def test_a_generation_id_cannot_lead_to_another_path():

@@ -163,3 +163,9 @@ def test_the_gateways_request_id_is_kept_for_its_support():
 
 def test_a_code_that_is_also_the_message_appears_once():
     assert str(refused(400, (FIXTURES / "error_task.json").read_bytes())).count("task_not_exist") == 1
+
+
+def test_a_long_message_is_cut_and_on_one_line():
+    message = str(refused(400, b'{"message": "' + b"wrong\\n" * 1000 + b'"}'))
+    assert len(message) < 500
+    assert "wrong wrong" in message

@@ -266,6 +266,7 @@ class TestDagParsing:
             {"user_prompt": "{{ 'x' }}"},
             {"extra_body": "{{ params.body }}"},
             {"extra_body": {"user_prompt": "{{ params.prompt }}"}},
+            {"user_prompt": PROMPT, "extra_body": {"loop": "{{ params.loop }}"}},
             {"image_url": "{% if params.a %}x{% endif %}"},
         ],
     )

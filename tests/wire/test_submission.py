@@ -585,6 +585,13 @@ class TestTaskStateStore:
         }
 
     @pytest.mark.usefixtures("connection")
+    @pytest.mark.parametrize("record", ["text", ["a list"], 7, None])
+    def test_a_record_that_is_no_dict_counts_as_none(self, record, store, charged):
+        store.set(STORE_KEY, record)
+        assert Task(store).run() == store.get(STORE_KEY)["generation_id"]
+        assert charged() == 1
+
+    @pytest.mark.usefixtures("connection")
     @pytest.mark.parametrize(("retries", "warned"), [(2, True), (0, False)])
     def test_without_a_store_a_retry_submits_again_and_the_first_try_warns(
         self, retries, warned, charged, capsys, caplog

@@ -24,6 +24,8 @@ from tests.support.samples import PROMPT, TOKEN
 from tests.support.task_instance import TaskInstance, resume
 from tests.support.tries import Store
 
+TYPO = {"user_prompt": PROMPT, "modle_name": "ray-v2"}
+
 
 def made_of(function, **arguments):
     """Return the operator that a decorated function becomes."""
@@ -43,6 +45,15 @@ class TestDecorator:
         (known,) = sandbox.report()["generations"]
         assert known["id"] == task_id
         assert known["body"] == {"user_prompt": PROMPT, "model_name": "ray-v2"}
+
+    def test_the_function_gets_its_arguments_and_what_it_names_of_the_context(self, connection, sandbox):
+        def video(kind, size=None, ti=None):
+            return f"A {size} {kind}, try {ti.try_number}"
+
+        with DAG("dag", schedule=None):
+            operator = luma_video_task(video)("boat", size="paper").operator
+        run(operator)
+        assert sandbox.report()["generations"][0]["prompt"] == "A paper boat, try 1"
 
     def test_a_returned_dict_counts_for_more_than_the_decorators_arguments(self, connection, sandbox):
         def video() -> dict:
@@ -69,7 +80,7 @@ class TestDecorator:
         run(made_of(lambda: "A boat {{ conn.luma_default.password }}", task_id="video"))
         assert sandbox.report()["generations"][0]["prompt"] == "A boat {{ conn.luma_default.password }}"
 
-    @pytest.mark.parametrize("returned", [None, 5, "", "x", {"prompt": PROMPT}, {"user_prompt": 5}, []])
+    @pytest.mark.parametrize("returned", [None, 5, "", "x", {"prompt": PROMPT}, TYPO, {"user_prompt": 5}, []])
     def test_a_return_value_that_is_no_request_fails_the_task_before_anything_is_sent(
         self, returned, connection, sandbox
     ):
@@ -145,6 +156,18 @@ class TestAssetEvents:
         url = f"{sandbox.url}/cdn/{generation_id}/video.mp4"
         assert events[asset].extra == {"generation_id": generation_id, **({"uri": url} if waits else {})}
         assert [uri for uri, _ in added(events, alias)] == ([url] if waits else [])
+
+    def test_an_alias_becomes_an_asset_without_the_keys_in_the_videos_url(self, connect):
+        alias, events = AssetAlias("all-videos"), OutletEventAccessors()
+        video = {"url": "https://user:secret@cdn.example.com/v.mp4?signature=secret"}
+        done = json.dumps({"id": "x", "state": "completed", "video": video}).encode()
+        with far_end(json_answer(b'{"id": "x"}'), json_answer(done)) as (gateway, _):
+            connect(host=gateway, password=TOKEN)
+            operator = LumaGenerateVideoOperator(
+                task_id="submit", user_prompt=PROMPT, wait_for_completion=True, outlets=[alias]
+            )
+            run(operator, outlet_events=events)
+        assert [uri for uri, _ in added(events, alias)] == ["https://cdn.example.com/v.mp4"]
 
     def test_a_video_url_that_airflow_refuses_as_an_asset_fails_no_task(self, connect):
         """The alias stays without one; the id and the URL are in the event of the other outlet."""
