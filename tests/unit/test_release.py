@@ -27,7 +27,7 @@ SECTIONS = re.findall(r"^## \[(.+?)\](?: - (.+))?$", (CHECKOUT / "CHANGELOG.md")
 
 
 def shipped(builder):
-    return {file.relative_path for file in builder(str(CHECKOUT)).recurse_included_files()}
+    return {file.distribution_path for file in builder(str(CHECKOUT)).recurse_included_files()}
 
 
 def test_the_changelog_has_the_packages_version_on_top():
@@ -63,7 +63,8 @@ def test_the_wheel_holds_all_of_the_package_and_nothing_else():
         for path in PACKAGE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert shipped(WheelBuilder) == present
+    examples = {f"{PACKAGE.name}/example_dags/{path.name}" for path in (CHECKOUT / "example_dags").glob("*.py")}
+    assert shipped(WheelBuilder) == present | examples
     assert {Path(name).suffix for name in present} >= {".py", ".typed", ".html", ".jpg", ".mp4"}
 
 
