@@ -70,7 +70,7 @@ docs: $(VENV)/docs-$(AIRFLOW).stamp
 	@echo "The site is in site/index.html"
 
 dist: $(VENV)/dev-$(AIRFLOW).stamp
-	@$(VENV)/bin/python dev/dist.py
+	@$(VENV)/bin/python -m dev.dist
 
 chaos: $(VENV)/deployment-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m benchmarks.chaos

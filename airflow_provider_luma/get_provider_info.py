@@ -48,7 +48,7 @@ def get_provider_info() -> dict[str, object]:
             {
                 "integration-name": "Luma",
                 "external-doc-url": "https://docs.lumalabs.ai/docs/video-generation",
-                "tags": ["service"],
+                "tags": ["service", "ai", "generative-ai"],
             }
         ],
         "hooks": [{"integration-name": "Luma", "python-modules": ["airflow_provider_luma.hooks.luma"]}],

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from airflow_provider_luma.examples import COPY_ONE
 from airflow_provider_luma.sandbox import Sandbox
 from dev.local_airflow import CHECKOUT, EXAMPLE_DAGS, HOME, TOKEN, LocalAirflow, run_until_interrupted
 
@@ -18,11 +19,16 @@ DAG_ID = "example_luma_archive"
 VIDEOS = HOME / "videos"
 
 NEXT = f"""
-Next:
+Next, in this checkout:
   make airflow      the same in Airflow's UI
   edit example_dags/{DAG_ID}.py and run make demo again
-  your own token, in your own Airflow:
-      airflow connections add luma_default --conn-type luma --conn-password '<token>'"""
+
+Next, in your own Airflow:
+  pip install airflow-provider-luma
+  {COPY_ONE}
+  airflow connections add luma_default --conn-type luma --conn-password '<key>'
+  A key that begins with luma-api- goes to Luma; any other to a third party's gateway, www.kkiai.com.
+  No key yet? python -m airflow_provider_luma.sandbox says where to let the connection lead."""
 
 
 def main() -> None:
@@ -42,7 +48,7 @@ def main() -> None:
         if not airflow.database.exists():
             print("Setting up Airflow's database (once) …", flush=True)
         airflow.migrate()
-        print(f"Sandbox on {sandbox.url} · a Luma gateway on this machine, which costs nothing", flush=True)
+        print(f"Sandbox on {sandbox.url} · Luma on this machine, which costs nothing", flush=True)
         print(f"Running {DAG_ID}, its tasks one after another …", flush=True)
         log = airflow.home / "demo.log"
         try:

@@ -8,6 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from hatchling.metadata.core import ProjectMetadata
+from hatchling.plugin.manager import PluginManager
+
+from dev.index_page import NO_ADDRESS
+
 CHECKOUT = Path(__file__).parents[1]
 DIST = CHECKOUT / "dist"
 #: Beside dist/, all of which is uploaded to the package index.
@@ -21,6 +26,8 @@ def run(module: str, *args: str) -> None:
 
 def main() -> None:
     """Build, check, install the wheel where nothing else is, and list all that came with it."""
+    if not ProjectMetadata(str(CHECKOUT), PluginManager()).core.urls:
+        sys.exit(NO_ADDRESS)
     for folder in (DIST, SBOM):
         shutil.rmtree(folder, ignore_errors=True)
     # The wheel is built from the source distribution, which so is seen to hold all it takes.

@@ -8,7 +8,7 @@ The rules, by a block's language; a block that none of them covers fails:
 - ``python`` that is a path of ``example_dags`` between two lines ``--8<--``: that file, which has tests of its own.
 - other ``python``: run, those of a page one after the other in one namespace. An HTML comment ``<!-- before: … -->``
   right before a block is run first; it holds what the reader takes for granted.
-- ``text``: what the block before has printed.
+- ``text``: what the block before has printed, or ``make demo``.
 - ``console``: each line is ``$`` and a command; what the commands are checked for is below.
 - ``ini``: options that Airflow has. ``bash``: variables that Airflow reads.
 """
@@ -33,6 +33,8 @@ from airflow.configuration import conf
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_luma import api
+from airflow_provider_luma.examples import EXAMPLES
+from airflow_provider_luma.examples import main as examples
 from airflow_provider_luma.sandbox.__main__ import parser as sandbox_parser
 from dev.demo import NEXT
 
@@ -169,8 +171,8 @@ class TestPython:
         assert re.search(r"\b3 passed\b", result.stdout)
 
 
-def test_the_readme_shows_the_end_of_the_demo():
-    (shown,) = [block.text for block in BLOCKS[ROOT / "README.md"] if block.language == "text"]
+def test_the_first_page_shows_the_end_of_the_demo():
+    (shown,) = [block.text for block in BLOCKS[ROOT / "docs" / "index.md"] if block.language == "text"]
     assert NEXT.strip() in shown
 
 
@@ -198,14 +200,14 @@ def test_airflow_reads_the_variables_that_are_shown(block):
 
 
 @blocks("console")
-def test_the_commands_that_are_shown_take_what_they_are_given(block):
+def test_the_commands_that_are_shown_take_what_they_are_given(block, tmp_path):
     for line in block.text.splitlines():
         assert line.startswith("$ ")
-        check_command(line.removeprefix("$ ").partition("  #")[0], block.page)
+        check_command(line.removeprefix("$ ").partition("  #")[0], block.page, tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_options_and_commands_in_sentences_exist(page):
+def test_options_and_commands_in_sentences_exist(page, tmp_path):
     sentences = BLOCK.sub("", page.read_text())
     for section, option in re.findall(r"`\[(\w+)\] (\w+)`", sentences):
         check_option(section, option)
@@ -214,7 +216,7 @@ def test_options_and_commands_in_sentences_exist(page):
     for name, value in re.findall(r"`(AIRFLOW_\w+)='([^`]+)'`", sentences):
         check_variable(name, value)
     for command in re.findall(r"`((?:airflow|python -m) [^`]+)`", sentences):
-        check_command(command, page)
+        check_command(command, page, tmp_path)
 
 
 def check_option(section, option):
@@ -243,7 +245,7 @@ def make_targets():
     return re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-def check_command(command, page):
+def check_command(command, page, folder):
     # Wherever the reader is to put something, anything will do.
     words = shlex.split(re.sub(r"<\w+>", "something", command))
     while re.match(r"[A-Z_]+=", words[0]):
@@ -265,13 +267,15 @@ def check_command(command, page):
         assert f"export {arguments[0]}=" in page.read_text()
     elif words[:3] == ["python", "-m", "airflow_provider_luma.sandbox"]:
         sandbox_parser().parse_args(words[3:])
+    elif words[:3] == ["python", "-m", "airflow_provider_luma.examples"]:
+        assert examples([word.replace("~", str(folder)) for word in words[3:]]) == 0
     elif first == "airflow":
         from airflow.cli.cli_parser import get_parser
 
         parsed = get_parser().parse_args(arguments)
         assert parsed.subcommand
         if arguments[:2] == ["dags", "test"]:
-            assert f"def {parsed.dag_id}(" in page.read_text()
+            assert f"def {parsed.dag_id}(" in page.read_text() or (EXAMPLES / f"{parsed.dag_id}.py").exists()
         if arguments[:2] == ["connections", "add"]:
             assert parsed.conn_type == "luma"
     else:

@@ -31,7 +31,7 @@ TURNS = {"test_ui.py": -1, "test_secrets.py": 1}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of what this Airflow is too old for (the README's table of versions has them), and sort."""
+    """Leave out the tests of what this Airflow is too old for (docs/versions.md has a table), and sort."""
     too_new = {one for one in items for mark in one.iter_markers("since") if Version(mark.args[0]) > AIRFLOW}
     config.hook.pytest_deselected(items=too_new)
     items[:] = [one for one in items if one not in too_new]

@@ -17,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from airflow_provider_luma import __version__
+from dev.index_page import with_absolute_links
 
 CHECKOUT = Path(__file__).parents[2]
 PACKAGE = CHECKOUT / "airflow_provider_luma"
@@ -27,7 +28,7 @@ SECTIONS = re.findall(r"^## \[(.+?)\](?: - (.+))?$", (CHECKOUT / "CHANGELOG.md")
 
 
 def shipped(builder):
-    return {file.relative_path for file in builder(str(CHECKOUT)).recurse_included_files()}
+    return {file.distribution_path for file in builder(str(CHECKOUT)).recurse_included_files()}
 
 
 def test_the_changelog_has_the_packages_version_on_top():
@@ -63,13 +64,12 @@ def test_the_wheel_holds_all_of_the_package_and_nothing_else():
         for path in PACKAGE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert shipped(WheelBuilder) == present
+    examples = {f"{PACKAGE.name}/example_dags/{path.name}" for path in (CHECKOUT / "example_dags").glob("*.py")}
+    assert shipped(WheelBuilder) == present | examples
     assert {Path(name).suffix for name in present} >= {".py", ".typed", ".html", ".jpg", ".mp4"}
 
 
-@pytest.mark.parametrize(
-    "name", ["noxfile.py", ".airflow-registry.yaml", "tests/conftest.py", "dev/venv.py", "LICENSE"]
-)
+@pytest.mark.parametrize("name", ["noxfile.py", "tests/conftest.py", "dev/venv.py", "LICENSE"])
 def test_the_source_distribution_holds_what_its_tests_need(name):
     assert name in shipped(SdistBuilder)
 
@@ -78,10 +78,25 @@ def test_the_source_distribution_holds_no_stray_files():
     names = shipped(SdistBuilder)
     assert {Path(name).parts[0] for name in names} <= {
         *("airflow_provider_luma", "benchmarks", "dev", "docs", "example_dags", "tests", ".ci", ".github"),
-        *(".airflow-registry.yaml", ".gitignore", "noxfile.py", "pyproject.toml", "Makefile", "LICENSE"),
+        *(".gitignore", "noxfile.py", "pyproject.toml", "Makefile", "LICENSE"),
         *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "mkdocs.yml"),
     }
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".db", ".log"))]
+
+
+def test_every_link_of_the_readme_leads_from_the_package_index_to_a_file_of_the_release():
+    readme = with_absolute_links((CHECKOUT / "README.md").read_text(), "https://example.com/luma", "v1.2.3")
+    targets = re.findall(r"\]\((.+?)\)", readme)
+    assert len(targets) > 10
+    for target in targets:
+        kind, path = re.fullmatch(r"https://example.com/luma/(raw|blob)/v1.2.3/([^#]+)(?:#.+)?", target).groups()
+        assert (CHECKOUT / path).is_file()
+        assert kind == ("raw" if path.endswith(".png") else "blob")
+
+
+def test_the_distribution_has_the_readme_as_its_page():
+    assert METADATA.readme_content_type == "text/markdown"
+    assert METADATA.readme.startswith("# airflow-provider-luma")
 
 
 @pytest.mark.parametrize("path", sorted((CHECKOUT / ".github" / "workflows").iterdir()), ids=lambda path: path.stem)
