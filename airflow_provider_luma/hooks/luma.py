@@ -171,8 +171,10 @@ class LumaHook(BaseHook):
         :raises LumaError: it is not completed, has no such file, or its URL is unknown.
         """
 
-        def fresh_url() -> str:
-            now = self.get_generation(generation.id)
+        known = generation.asset_url(asset)
+
+        def fresh_url(asking: LumaHook = self) -> str:
+            now = asking.get_generation(generation.id)
             if now.state is GenerationState.FAILED:
                 raise LumaGenerationFailed(now)
             url = now.asset_url(asset)
@@ -184,9 +186,8 @@ class LumaHook(BaseHook):
             return url
 
         try:
-            url = fresh_url()
+            url = fresh_url(LumaHook(self.luma_conn_id, retry_for=0) if known else self)
         except (LumaApiError, LumaConnectionError) as error:
-            known = generation.asset_url(asset)
             if known is None:
                 raise
             self.log.warning("%s Trying the URL that was given.", error)
