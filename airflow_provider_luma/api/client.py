@@ -8,11 +8,12 @@ import os
 import re
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_provider_luma import __version__
-from airflow_provider_luma.api.arguments import encode
+from airflow_provider_luma.api.arguments import ARGUMENT_TYPES, EXTEND_ARGUMENTS, check_names, encode
 from airflow_provider_luma.api.diagnosis import unreachable
 from airflow_provider_luma.api.dialects import DIALECTS, Answer, Request, choose_dialect
 from airflow_provider_luma.api.errors import (
@@ -25,7 +26,7 @@ from airflow_provider_luma.api.errors import (
     LumaRateLimited,
     LumaServerError,
 )
-from airflow_provider_luma.api.retry import MAX_RETRY_AFTER, backoff
+from airflow_provider_luma.api.retry import backoff
 from airflow_provider_luma.api.url import base_url
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 
     # Imported late everywhere else: it costs a DAG that only mentions an operator 190 ms of parsing.
     import requests
-    import tenacity
+    from typing_extensions import Unpack
 
+    from airflow_provider_luma.api.arguments import ExtendArguments, SubmitArguments
     from airflow_provider_luma.api.generation import Generation
 
 T = TypeVar("T")
@@ -44,7 +46,7 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 10.0
 MAX_ANSWER_BYTES = 10 * 1024 * 1024
 LONGEST_PAUSE = 15.0
-"""Seconds for which a submission that is told to wait sleeps here; for longer, a task can free its worker."""
+"""Seconds for which a call that is asked to wait sleeps here; for longer, a task can free its worker."""
 NO_SUCH_GENERATION = "00000000-0000-0000-0000-000000000000"
 
 
@@ -68,8 +70,8 @@ class LumaClient:
     One API that offers Luma's models, and a token for it.
 
     Calls that only read are repeated, with exponential back-off and jitter, while the API is in trouble. A submission
-    is repeated only where it certainly was not accepted: no request went out, or the answer was 429 and asked for no
-    more than :data:`LONGEST_PAUSE` seconds.
+    is repeated only where it certainly was not accepted: no request went out, or the answer was 429. No call is
+    repeated that was asked to wait for more than :data:`LONGEST_PAUSE` seconds.
 
     Safe to share between threads: each has a session of its own.
 
@@ -79,7 +81,7 @@ class LumaClient:
         the URL says, and with an empty one the token, of which Luma's begin with ``luma-``.
     :param timeout: seconds that one request may take.
     :param verify: whether to check the API's TLS certificate, or the path of a CA bundle to check it against.
-    :param retry_for: seconds for which a call is repeated in all; 0 tries once.
+    :param retry_for: seconds after which no call is repeated any more; 0 tries once.
     :raises LumaInvalidRequest: the URL is none, or the token is one of Luma's and the URL is not.
     :raises LumaAuthenticationError: the token is empty, or cannot be one.
     """
@@ -97,16 +99,18 @@ class LumaClient:
         name = choose_dialect(dialect, url, token)
         self.dialect = DIALECTS[name]
         self.url = base_url(url, self.dialect)
-        self.api = f"{name} {urlsplit(self.url).scheme}://{urlsplit(self.url).netloc}"
+        self._host = urlsplit(self.url).netloc
+        self.api = f"{name} {urlsplit(self.url).scheme}://{self._host}"
         """Which API it is and where, for a record of what was sent there."""
         self.timeout = timeout
         self.verify = verify
         self.retry_for = retry_for
         self._token = re.sub(r"(?i)^bearer(\s+|$)", "", token.strip())
-        if not self._token:
-            raise LumaAuthenticationError("The API token is empty.")
-        if not (self._token.isascii() and self._token.isprintable()) or " " in self._token:
-            raise LumaAuthenticationError("The API token holds characters that no token has; copy it again.")
+        if not re.fullmatch("[!-~]+", self._token):
+            raise LumaAuthenticationError(
+                "The API token is empty, or holds characters that no token has; copy it again."
+            )
+        self._identity = (self.dialect, self.url, self._token, timeout, verify, retry_for)
         self._thread = threading.local()
 
     def __repr__(self) -> str:
@@ -119,25 +123,13 @@ class LumaClient:
     def __hash__(self) -> int:
         return hash(self._identity)
 
-    @property
-    def _identity(self) -> tuple[object, ...]:
-        return self.dialect, self.url, self._token, self.timeout, self.verify, self.retry_for
-
     def submit(
         self,
         user_prompt: str | None = None,
         *,
-        model_name: str | None = None,
-        duration: str | None = None,
-        resolution: str | None = None,
-        aspect_ratio: str | None = None,
-        expand_prompt: bool | None = None,
-        loop: bool | None = None,
-        image_url: str | None = None,
-        image_end_url: str | None = None,
-        notify_hook: str | None = None,
         extra_body: Mapping[str, Any] | None = None,
         listener: SubmissionListener | None = None,
+        **arguments: Unpack[SubmitArguments],
     ) -> Generation:
         """
         Submit a generation, which is charged when the API accepts it.
@@ -163,31 +155,18 @@ class LumaClient:
         :raises LumaAmbiguousSubmission: it went out and nothing readable came back; it may have been charged.
         :raises LumaError: it was not accepted, and nothing was charged.
         """
-        arguments = {
-            "user_prompt": user_prompt,
-            "model_name": model_name,
-            "duration": duration,
-            "resolution": resolution,
-            "aspect_ratio": aspect_ratio,
-            "expand_prompt": expand_prompt,
-            "loop": loop,
-            "image_url": image_url,
-            "image_end_url": image_end_url,
-            "notify_hook": notify_hook,
-        }
-        return self._submit(self.dialect.submission(arguments, extra_body), listener)
+        check_names(arguments, ARGUMENT_TYPES)
+        given = {"user_prompt": user_prompt, **arguments}
+        return self._submit(self.dialect.submission(given, extra_body), listener)
 
     def extend(
         self,
         generation_id: str,
         user_prompt: str | None = None,
         *,
-        expand_prompt: bool | None = None,
-        image_url: str | None = None,
-        image_end_url: str | None = None,
-        notify_hook: str | None = None,
         extra_body: Mapping[str, Any] | None = None,
         listener: SubmissionListener | None = None,
+        **arguments: Unpack[ExtendArguments],
     ) -> Generation:
         """
         Submit the continuation of a completed generation, which is a new one with an id and a price of its own.
@@ -196,14 +175,9 @@ class LumaClient:
 
         The other parameters, the return and the errors are those of :meth:`submit`.
         """
-        arguments = {
-            "user_prompt": user_prompt,
-            "expand_prompt": expand_prompt,
-            "image_url": image_url,
-            "image_end_url": image_end_url,
-            "notify_hook": notify_hook,
-        }
-        return self._submit(self.dialect.extension(generation_id, arguments, extra_body), listener)
+        check_names(arguments, EXTEND_ARGUMENTS)
+        given = {"user_prompt": user_prompt, **arguments}
+        return self._submit(self.dialect.extension(generation_id, given, extra_body), listener)
 
     def get(self, generation_id: str) -> Generation:
         """
@@ -232,9 +206,9 @@ class LumaClient:
 
         :raises LumaError: it is not, or does not.
         """
-        request = self.dialect.query(NO_SUCH_GENERATION)
+        request = replace(self.dialect.query(NO_SUCH_GENERATION), call="Testing the connection")
         try:
-            self._send(request, call="Testing the connection")
+            self._send(request)
         except LumaNotFound as error:
             if not error.unknown_id:
                 raise
@@ -242,19 +216,14 @@ class LumaClient:
             raise LumaApiError(f"{self.url} knows a generation that cannot exist: check whether it is a Luma API.")
 
     def _read(self, request: Request[T]) -> T:
-        return self._retry(
-            lambda left: self._send(request, limit=min(self.timeout, left)),
-            LumaConnectionError,
-            LumaRateLimited,
-            LumaServerError,
-        )
+        return self._retry(lambda: self._send(request), LumaConnectionError, LumaRateLimited, LumaServerError)
 
     def _submit(self, request: Request[Generation], listener: SubmissionListener | None) -> Generation:
         content = encode(request.body or {})
         sent = {"api": self.api, **({"request_id": request.request_id} if request.request_id else {})}
         found_by = f" Its X-Request-Id, for the API's support, is {request.request_id}." if request.request_id else ""
 
-        def attempt(_left: float) -> Generation:
+        def attempt() -> Generation:
             body = _TrackedBody(content, listener, sent)
             try:
                 return self._send(request, body)
@@ -271,69 +240,60 @@ class LumaClient:
                     listener.rejected()
                 raise
 
-        return self._retry(attempt, LumaConnectionError, LumaRateLimited, longest_pause=LONGEST_PAUSE)
+        return self._retry(attempt, LumaConnectionError, LumaRateLimited)
 
-    def _retry(
-        self, attempt: Callable[[float], T], *errors: type[LumaError], longest_pause: float = MAX_RETRY_AFTER
-    ) -> T:
-        """Call ``attempt`` with the seconds that are left, again and again while it raises one of ``errors``."""
-        import tenacity
-
-        def is_passing(error: BaseException) -> bool:
-            return isinstance(error, errors) and (error.retry_after or 0) <= longest_pause
-
+    def _retry(self, attempt: Callable[[], T], *errors: type[LumaError]) -> T:
+        """Call ``attempt`` again and again while it raises one of ``errors`` and is not asked to wait for long."""
         deadline = time.monotonic() + self.retry_for
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(is_passing),
-            stop=tenacity.stop_before_delay(self.retry_for),
-            wait=_wait,
-            before_sleep=_log_wait,
-            reraise=True,
-        )
-        return retrying(lambda: attempt(max(1.0, deadline - time.monotonic()) if self.retry_for else self.timeout))
+        failures = 0
+        while True:
+            try:
+                return attempt()
+            except errors as error:
+                failures += 1
+                seconds = backoff(0.25, failures, error.retry_after, longest=15.0)
+                if (error.retry_after or 0) > LONGEST_PAUSE or time.monotonic() + seconds > deadline:
+                    raise
+                log.info("%s Trying again in %.1f s.", error, seconds)
+            time.sleep(seconds)
 
-    def _send(
-        self, request: Request[T], body: _TrackedBody | None = None, *, limit: float | None = None, call: str = ""
-    ) -> T:
-        """Send a request once, all within about ``limit`` seconds, and return what its answer says."""
+    def _send(self, request: Request[T], body: _TrackedBody | None = None) -> T:
+        """Send a request once, and return what its answer says."""
         import requests
         import urllib3
 
-        limit = limit or self.timeout
-        call = f"{call or request.call} at {urlsplit(self.url).netloc}"
+        call = f"{request.call} at {self._host}"
         # A connection that was idle may be dead, which a submission could not tell from an answer that was lost.
         session = self._new_session() if body else self._session
-        content = body or (encode(request.body) if request.body else None)
         try:
             with session.request(
                 request.method,
                 self.url + request.path,
-                data=content,
+                data=body or (encode(request.body) if request.body else None),
                 headers={"X-Request-Id": request.request_id} if request.request_id else None,
-                timeout=(min(CONNECT_TIMEOUT, limit), limit),
+                timeout=(min(CONNECT_TIMEOUT, self.timeout), self.timeout),
                 verify=self.verify,
                 allow_redirects=False,
                 stream=True,
             ) as answer:
-                received = self._read_body(answer, call=call, limit=limit)
-                return request.read(Answer(answer.status_code, received, answer.headers), call)
+                return request.read(Answer(answer.status_code, self._read_body(answer, call), answer.headers), call)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise LumaConnectionError(f"{call}: {unreachable(error, self.url)}.") from error
         finally:
             if body:
                 session.close()
 
-    def _read_body(self, answer: requests.Response, *, call: str, limit: float) -> bytes:
+    def _read_body(self, answer: requests.Response, call: str) -> bytes:
         """Return the whole body, without the token in it, as long as it is neither too large nor too slow."""
         received = bytearray()
-        deadline = time.monotonic() + limit
+        deadline = time.monotonic() + self.timeout
         # As it comes: requests itself waits for a full chunk, however slowly that drips in. urllib3 1 has no read1.
         read = getattr(answer.raw, "read1", answer.raw.read)
         while part := read(64 * 1024, decode_content=True):
             received += part
             if len(received) > MAX_ANSWER_BYTES:
                 raise LumaServerError(f"{call}: response too large, over 10 MiB.")
-            if time.monotonic() > deadline and answer.raw.length_remaining != 0:
+            if time.monotonic() > deadline:
                 raise LumaConnectionError(f"{call}: the answer took too long to come.")
         # An API may repeat the token that it refuses. A word shorter than any token is a part of other words.
         token = self._token.encode()
@@ -383,13 +343,3 @@ class _TrackedBody(io.BytesIO):
                 log.info("Submitting to %s with X-Request-Id %s.", self._sent["api"], self._sent["request_id"])
         self.started = True
         return super().read(size)
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    return backoff(0.25, state.attempt_number, getattr(error, "retry_after", None), longest=15)
-
-
-def _log_wait(state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    log.info("%s Trying again in %.1f s.", error, state.upcoming_sleep)

@@ -37,6 +37,8 @@ class LumaError(Exception):
     """
 
     retry_may_help: bool = True
+    advice: str = ""
+    """What to do about it, where the message has nothing better."""
 
     def __init__(
         self,
@@ -75,16 +77,20 @@ class LumaAuthenticationError(LumaApiError):
     """The token is missing, wrong, or not allowed to do this."""
 
     retry_may_help = False
+    advice = "Check the token, and that it may use this model from this address."
 
 
 class LumaQuotaError(LumaApiError):
     """The account's balance is too low."""
+
+    advice = "Top up the balance of the token's account."
 
 
 class LumaInvalidRequest(LumaApiError, ValueError):
     """The arguments are wrong: the API says so, or it was known before anything was sent (``status`` is then None)."""
 
     retry_may_help = False
+    advice = "Change the request; sending it again as it is cannot help."
 
 
 class LumaNotFound(LumaApiError):
@@ -104,6 +110,8 @@ class LumaNotFound(LumaApiError):
 class LumaRateLimited(LumaApiError):
     """Too many requests, or too many generations at once."""
 
+    advice = "Wait, or run fewer generations at once (an Airflow pool limits them)."
+
 
 class LumaServerError(LumaApiError):
     """
@@ -111,6 +119,8 @@ class LumaServerError(LumaApiError):
 
     :param maybe_charged: whether a submission that is answered like this may have been accepted all the same.
     """
+
+    advice = "The API, or a proxy before it, is in trouble: try again later."
 
     def __init__(self, message: str, *, maybe_charged: bool = True, **answer: Any) -> None:
         super().__init__(message, **answer)

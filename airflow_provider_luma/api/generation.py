@@ -51,10 +51,9 @@ class GenerationState(str, Enum):
 
 def parse_state(name: Any) -> GenerationState:
     """Return the state that a user's word means; raise LumaInvalidRequest for a word that is none."""
-    known = (GenerationState.PENDING, GenerationState.PROCESSING, GenerationState.COMPLETED, GenerationState.FAILED)
-    for state in known:
-        if str(name).lower() == state.value:
-            return state
+    word = str(name).lower()
+    if word in ("pending", "processing", "completed", "failed"):
+        return GenerationState(word)
     raise LumaInvalidRequest(f"A generation's state is pending, processing, completed or failed, got {name!r:.80}.")
 
 
@@ -93,24 +92,18 @@ class Generation:
 
     def asset_url(self, asset: str) -> str | None:
         """Return where to fetch one of a generation's files; of a video, the URL meant for that before any other."""
-        if asset == "video" and self.download_url:
-            return self.download_url
         url: str | None = getattr(self, f"{asset}_url")
-        return url
+        return self.download_url or url if asset == "video" else url
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields of :data:`VISIBLE_FIELDS` as JSON types, the time as RFC 3339 in UTC."""
         values = {name: getattr(self, name) for name in VISIBLE_FIELDS}
-        values["state"] = self.state.value
-        if self.created_at:
-            values["created_at"] = self.created_at.in_timezone("UTC").to_iso8601_string()
-        return values
+        created_at = self.created_at and self.created_at.in_timezone("UTC").to_iso8601_string()
+        return {**values, "state": self.state.value, "created_at": created_at}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Generation:
         """Return the generation that :meth:`as_dict` was called on, without what that leaves out."""
         known: dict[str, Any] = {name: values.get(name) for name in VISIBLE_FIELDS}
-        known["state"] = GenerationState(known["state"])
-        if known["created_at"]:
-            known["created_at"] = pendulum.parse(known["created_at"])
-        return cls(**known)
+        created_at = known["created_at"] and pendulum.parse(known["created_at"])
+        return cls(**{**known, "state": GenerationState(known["state"]), "created_at": created_at})

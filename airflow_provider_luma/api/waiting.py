@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 UNKNOWN_ID_GRACE = 60.0
 """Seconds for which an API may not know an id that it gave out itself."""
 
-REFUSALS = 3
-REFUSALS_OVER = 60.0
-"""A token counts as bad after so many refusals in a row, over at least so many seconds."""
+REFUSED_TOKEN_GRACE = 60.0
+"""Seconds for which a token may be refused: a new one may be on its way."""
 
 
 def parse_states(states: Any) -> frozenset[GenerationState]:
@@ -39,8 +38,8 @@ class Wait:
     """
     One wait for one generation: what polls have brought so far, and whether that ends it.
 
-    Only a state ends a wait, an id that stays unknown, or a token that is refused again and again. Other trouble
-    passes: the time limit is the task's own.
+    Only a state ends a wait, an id that stays unknown, or a token that is refused for long. Other trouble passes: the
+    time limit is the task's own.
 
     :param generation_id: what is waited for.
     :param target_state: the state to wait for, or several.
@@ -63,16 +62,15 @@ class Wait:
         self._log = log
         self._clock = clock
         self._state_name: str | None = (memory or {}).get("state")
-        self._unknown_since: float | None = (memory or {}).get("unknown_since")
-        self._refused_since = 0.0
-        self._refusals = 0
+        self._lasting: str | None = (memory or {}).get("lasting")
+        self._lasting_since: float = (memory or {}).get("lasting_since", 0.0)
         self._errors = 0
         self._retry_after: float | None = None
 
     @property
     def memory(self) -> dict[str, Any]:
         """What the next process has to know that goes on with this wait, as JSON types."""
-        return {"state": self._state_name, "unknown_since": self._unknown_since}
+        return {"state": self._state_name, "lasting": self._lasting, "lasting_since": self._lasting_since}
 
     def update(self, seen: Generation | LumaError) -> Generation | None:
         """
@@ -80,7 +78,7 @@ class Wait:
 
         :raises LumaGenerationFailed: it failed, and that was not waited for.
         :raises LumaNotFound: the API does not know the id, for over :data:`UNKNOWN_ID_GRACE` seconds.
-        :raises LumaAuthenticationError: the token was refused :data:`REFUSALS` times, over :data:`REFUSALS_OVER` s.
+        :raises LumaAuthenticationError: the token is refused, for over :data:`REFUSED_TOKEN_GRACE` seconds.
         :raises LumaError: it is completed, and only ``failed`` was waited for.
         """
         if isinstance(seen, LumaError):
@@ -88,9 +86,8 @@ class Wait:
             return None
         if self._errors:
             self._log.info("Generation %s can be polled again.", self.generation_id)
-        self._errors = self._refusals = 0
-        self._retry_after = None
-        self._unknown_since = None
+        self._errors = 0
+        self._lasting = None
         self._log_state(seen)
         if seen.state in self._targets:
             return seen
@@ -122,20 +119,16 @@ class Wait:
             self._log.info("Generation %s is %s.", seen.id, seen.state)
 
     def _update_error(self, error: LumaError) -> None:
-        now = self._clock()
+        grace = None
         if isinstance(error, LumaNotFound) and error.from_gateway:
-            self._unknown_since = now if self._unknown_since is None else self._unknown_since
-            if now - self._unknown_since >= UNKNOWN_ID_GRACE:
-                raise error
-        else:
-            self._unknown_since = None
-        if isinstance(error, LumaAuthenticationError):
-            self._refused_since = self._refused_since if self._refusals else now
-            self._refusals += 1
-            if self._refusals >= REFUSALS and now - self._refused_since >= REFUSALS_OVER:
-                raise error
-        else:
-            self._refusals = 0
+            grace = UNKNOWN_ID_GRACE
+        elif isinstance(error, LumaAuthenticationError):
+            grace = REFUSED_TOKEN_GRACE
+        kind = None if grace is None else type(error).__name__
+        if kind != self._lasting:
+            self._lasting, self._lasting_since = kind, self._clock()
+        if grace is not None and self._clock() - self._lasting_since >= grace:
+            raise error
         if not self._errors:
             self._log.warning("Polling generation %s failed, will keep trying: %s", self.generation_id, error)
         self._errors += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ from airflow_provider_luma.template import parse_bool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_luma.api import Generation
 
@@ -116,13 +119,12 @@ class LumaHook(BaseHook):
         :return: the generations by their ids; ids that the API does not know are left out.
         :raises LumaError: polling failed.
         """
-        ids = list(dict.fromkeys(generation_ids))
-        try:
+        ids = set(generation_ids)
+        found: dict[str, Generation] = {}
+        # Where this API has no batch query, or not for so many, each is polled by itself.
+        with suppress(LumaNotFound, LumaInvalidRequest):
             found = self.get_conn().get_many(ids)
-        except (LumaNotFound, LumaInvalidRequest):
-            # This API has no batch query, or not for so many.
-            found = {}
-        for left_out in [one for one in ids if one not in found]:
+        for left_out in ids - found.keys():
             try:
                 found[left_out] = self.get_generation(left_out)
             except LumaNotFound as error:
@@ -168,7 +170,8 @@ class LumaHook(BaseHook):
         :raises LumaGenerationFailed: it failed, so that there is none.
         :raises LumaError: it is not completed, has no such file, or its URL is unknown.
         """
-        client = self.get_conn()
+
+        known = generation.asset_url(asset)
 
         def fresh_url(asking: LumaHook = self) -> str:
             now = asking.get_generation(generation.id)
@@ -182,7 +185,6 @@ class LumaHook(BaseHook):
                 )
             return url
 
-        known = generation.asset_url(asset)
         try:
             url = fresh_url(LumaHook(self.luma_conn_id, retry_for=0) if known else self)
         except (LumaApiError, LumaConnectionError) as error:
@@ -190,6 +192,7 @@ class LumaHook(BaseHook):
                 raise
             self.log.warning("%s Trying the URL that was given.", error)
             url = known
+        client = self.get_conn()
         host = urlsplit(client.url).hostname or ""
         return Download(url, fresh_url, gateway_host=host, timeout=client.timeout, verify=client.verify)
 
@@ -197,16 +200,10 @@ class LumaHook(BaseHook):
         """Find out, at no cost, whether the connection works, and say in a sentence what to do where it does not."""
         try:
             client = LumaHook(self.luma_conn_id, retry_for=0).get_conn()
-        except LumaAuthenticationError as error:
-            given = (self.get_connection(self.luma_conn_id).password or "").strip()
-            return False, str(error) if given else "The connection has no API token: put it into the API token field."
-        except (LumaInvalidRequest, AirflowNotFoundException) as error:
-            # Airflow tests what the form holds under a name of its own, which would help nobody.
-            return False, str(error.__cause__ if isinstance(error, LumaInvalidRequest) else error)
-        try:
             client.test()
-        except LumaError as error:
-            return False, str(error)
+        except (LumaError, AirflowNotFoundException) as error:
+            # Airflow tests what the form holds under a name of its own, which would help nobody.
+            return False, str(error.__cause__ if isinstance(error.__cause__, LumaError) else error)
         return True, f"{client.url} is {client.dialect.NAME} and accepts the token."
 
     @cached_property
@@ -218,51 +215,37 @@ class LumaHook(BaseHook):
                 f"There is no connection {self.luma_conn_id!r}. Make it under Admin > Connections (type Luma), or "
                 f"with: airflow connections add {self.luma_conn_id} --conn-type luma --conn-password <API token>"
             ) from error
+        try:
+            return self._client_for(connection)
+        except LumaError as error:
+            raise type(error)(f"The connection {self.luma_conn_id!r}: {error}") from error
+
+    def _client_for(self, connection: Connection) -> LumaClient:
         token = (connection.password or "").strip()
         if not token:
-            raise LumaAuthenticationError(
-                f"The connection {self.luma_conn_id!r} has no API token. Put it into its password, under "
-                f"Admin > Connections, or make the connection again with: airflow connections add "
-                f"{self.luma_conn_id} --conn-type luma --conn-password <API token>"
-            )
+            raise LumaAuthenticationError("there is no API token: put it into the password, the form's API token.")
         extra = connection.extra_dejson
-        try:
-            api = choose_dialect(extra.get("api"), connection.host, token)
-            url = base_url(connection.host, DIALECTS[api], schema=connection.schema, port=connection.port)
-            timeout = _parse_timeout(extra.get("timeout"))
-            verify = _parse_verify(extra.get("verify"))
-        except LumaInvalidRequest as error:
-            raise LumaInvalidRequest(f"The connection {self.luma_conn_id!r}: {error}") from error
-        parts = urlsplit(url)
-        if parts.scheme == "http" and not is_this_machine(parts.hostname or ""):
-            self.log.warning(
-                "The connection %r sends its API token to %s unencrypted: use https.", self.luma_conn_id, url
-            )
+        api = choose_dialect(extra.get("api"), connection.host, token)
+        url = base_url(connection.host, DIALECTS[api], schema=connection.schema, port=connection.port)
+        if url.startswith("http:") and not is_this_machine(urlsplit(url).hostname or ""):
+            self.log.warning("Connection %r sends its token to %s unencrypted: use https.", self.luma_conn_id, url)
+        timeout = _parse_timeout(extra.get("timeout"))
+        verify = _parse_verify(extra.get("verify"))
         return LumaClient(url, token, dialect=api, timeout=timeout, verify=verify, retry_for=self.retry_for)
 
 
 def _parse_timeout(value: Any) -> float:
-    if value in (None, ""):
-        return DEFAULT_TIMEOUT
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        seconds = 0.0
-    if not 0 < seconds < 3600:
-        raise LumaInvalidRequest(f"the extra 'timeout' must be a number of seconds, got {value!r:.40}.")
-    return seconds
+    with suppress(TypeError, ValueError):
+        seconds = float(DEFAULT_TIMEOUT if value in (None, "") else value)
+        if 0 < seconds < 3600:
+            return seconds
+    raise LumaInvalidRequest(f"the extra 'timeout' must be a number of seconds, got {value!r:.40}.")
 
 
 def _parse_verify(value: Any) -> bool | str:
     if value in (None, ""):
         return True
-    if isinstance(value, bool):
-        return value
-    if not isinstance(value, str):
-        raise LumaInvalidRequest(f"the extra 'verify' must be true, false or a path, got {value!r:.40}.")
-    parsed = parse_bool(value)
-    if isinstance(parsed, str) and not Path(parsed).exists():
-        raise LumaInvalidRequest(
-            f"the extra 'verify' must be true, false or the path of a CA bundle, got {value!r:.80}."
-        )
-    return parsed
+    parsed = parse_bool(value) if isinstance(value, str) else value
+    if isinstance(parsed, bool) or (isinstance(parsed, str) and Path(parsed).exists()):
+        return parsed
+    raise LumaInvalidRequest(f"the extra 'verify' must be true, false or the path of a CA bundle, got {value!r:.80}.")

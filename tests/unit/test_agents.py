@@ -20,6 +20,7 @@ from airflow_provider_luma.api import (
     LumaRateLimited,
     LumaServerError,
 )
+from airflow_provider_luma.api.arguments import Template
 from airflow_provider_luma.api.dialects import DIALECTS, Answer, agents, check_arguments, choose_dialect
 from airflow_provider_luma.api.url import base_url
 from airflow_provider_luma.sandbox import agents_rules
@@ -119,27 +120,27 @@ class TestSubmission:
     @pytest.mark.parametrize(
         ("arguments", "extra_body", "field"),
         [
-            ({"duration": "5s"}, {"video": {"duration": "5s"}}, "video.duration"),
-            ({"image_url": FIRST}, {"video": {"start_frame": {"file_id": FILE_ID}}}, "video.start_frame"),
-            ({}, {"prompt": "another"}, "prompt"),
-            ({"model_name": "ray-3.2"}, {"model": "ray-3.2"}, "model"),
-            ({"aspect_ratio": "1:1"}, {"aspect_ratio": "1:1"}, "aspect_ratio"),
+            ({"duration": "5s"}, {"video": {"duration": "5s"}}, "'s video: duration"),
+            ({"image_url": FIRST}, {"video": {"start_frame": {"file_id": FILE_ID}}}, "'s video: start_frame"),
+            ({}, {"prompt": "another"}, ": prompt"),
+            ({"model_name": "ray-3.2"}, {"model": "ray-3.2"}, ": model"),
+            ({"aspect_ratio": "1:1"}, {"aspect_ratio": "1:1"}, ": aspect_ratio"),
         ],
     )
     def test_a_field_given_both_as_an_argument_and_in_extra_body_is_refused(self, arguments, extra_body, field):
-        with pytest.raises(LumaInvalidRequest, match=f"Given twice, as an argument and in extra_body: {field}"):
+        with pytest.raises(LumaInvalidRequest, match=f"Given twice, as an argument and in extra_body{field}"):
             body_of(extra_body, **arguments)
 
     def test_an_argument_inside_extra_body_follows_the_arguments_rules(self):
         assert body_of({"loop": True}) == body_of(loop=True)
         with pytest.raises(LumaInvalidRequest, match="has no notify_hook"):
             body_of({"notify_hook": "https://example.com"})
-        with pytest.raises(LumaInvalidRequest, match="image_url does not go with extending"):
+        with pytest.raises(LumaInvalidRequest, match="has no image_url"):
             agents.extension(VIDEO_ID, {"user_prompt": PROMPT}, {"image_url": FIRST})
 
     @pytest.mark.parametrize("video", [None, [], "loop"])
     def test_video_in_extra_body_must_be_a_dict(self, video):
-        with pytest.raises(LumaInvalidRequest, match="video in extra_body must be a dict"):
+        with pytest.raises(LumaInvalidRequest, match="extra_body's video must be a dict"):
             body_of({"video": video})
 
     def test_values_newer_than_this_package_go_into_extra_body_and_any_model_is_let_through(self):
@@ -192,7 +193,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("image", ["image_url", "image_end_url"])
     def test_an_extension_takes_no_image(self, image):
-        with pytest.raises(LumaInvalidRequest, match=f"{image} does not go with extending"):
+        with pytest.raises(LumaInvalidRequest, match=f"has no {image}. The generation that is extended"):
             agents.extension(VIDEO_ID, {"user_prompt": PROMPT, image: FIRST}, None)
 
     @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ class TestRefused:
                 r"duration 10s does not go with image_url \(video.start_frame",
             ),
             ({"duration": "10s", "image_end_url": LAST}, {}, "10s does not go with image_end_url.*keyframes"),
-            ({"duration": "10s", "loop": True}, {}, "10s does not go with loop"),
+            ({"duration": "10s", "loop": True}, {}, "loop does not go with duration 10s"),
             ({"duration": "10s", "resolution": "720p"}, {"hdr": True}, "hdr does not go with duration 10s"),
             ({"loop": True}, {"hdr": True}, "loop does not go with hdr"),
             ({"loop": True, "image_end_url": LAST}, {}, "loop does not go with image_end_url"),
@@ -309,9 +310,9 @@ class TestParsed:
 
     def test_a_template_counts_as_given_with_a_value_that_may_be_right(self):
         templated = ["user_prompt", "model_name", "duration", "resolution", "aspect_ratio", "image_url"]
-        agents.check(dict.fromkeys(templated, "{{ x }}"), None, templated)
+        agents.submission(dict.fromkeys(templated, Template("{{ x }}")), None)
         with pytest.raises(LumaInvalidRequest, match="10s does not go with image_url"):
-            agents.check({"user_prompt": PROMPT, "duration": "10s", "image_url": "{{ x }}"}, None, ["image_url"])
+            agents.submission({"user_prompt": PROMPT, "duration": "10s", "image_url": Template("{{ x }}")}, None)
 
 
 class TestGeneration:
@@ -437,8 +438,8 @@ class TestErrors:
             ("error_validation", 422, LumaInvalidRequest, "Change the request"),
             ("error_rate_limited", 429, LumaRateLimited, "an Airflow pool"),
             ("error_concurrent_jobs", 429, LumaRateLimited, "an Airflow pool"),
-            ("error_upstream", 502, LumaServerError, "Try again later"),
-            ("error_ingestion", 503, LumaServerError, "Try again later"),
+            ("error_upstream", 502, LumaServerError, "try again later"),
+            ("error_ingestion", 503, LumaServerError, "try again later"),
         ],
     )
     def test_each_documented_error_has_its_class_text_request_id_and_advice_and_is_not_charged(

@@ -104,7 +104,6 @@ def test_an_unreadable_answer_of_200_is_a_server_error_that_may_have_been_charge
         (500, HTML, True),
         (503, b'{"code": "busy", "message": "busy", "data": null}', True),
         (500, b'{"detail": "the model is broken"}', False),
-        (200, b'{"code": 500, "message": "no channel", "data": null}', False),
         (502, b'{"detail": "Bad Gateway"}', True),
         (504, b'{"detail": "invalid token < in JSON"}', True),
         (408, HTML, True),
@@ -114,10 +113,6 @@ def test_a_server_error_may_have_been_charged_unless_the_gateway_itself_refused(
     error = refused(status, content)
     assert isinstance(error, LumaServerError)
     assert error.maybe_charged is maybe
-
-
-def test_an_http_status_in_the_body_of_a_200_counts():
-    assert type(refused(200, b'{"code": 401, "message": "bad token", "data": null}')) is LumaAuthenticationError
 
 
 @pytest.mark.parametrize("header", ["7", "7.0"])
@@ -140,15 +135,10 @@ def test_retry_after_that_is_missing_past_or_unreadable_asks_for_no_wait(header)
     assert not refused(429, HTML, {"Retry-After": header} if header is not None else {}).retry_after
 
 
-def test_a_redirect_names_the_host_it_led_to_without_path_and_query():
+def test_a_redirect_does_not_show_where_it_leads():
     error = refused(302, b"", {"Location": "https://login.example.net/path?token=x"})
-    assert "https://login.example.net," in str(error)
-    assert "path" not in str(error)
-
-
-@pytest.mark.parametrize("location", ["/login", "", "http://[x"])
-def test_a_redirect_without_a_host_names_none(location):
-    assert "a redirect, which is not followed" in str(refused(302, b"", {"Location": location}))
+    assert "a redirect, which is not followed" in str(error)
+    assert "login" not in str(error)
 
 
 def test_a_refusal_that_mentions_prompt_tokens_is_not_about_the_api_token():

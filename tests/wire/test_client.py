@@ -333,7 +333,7 @@ class TestAnswers:
         with far_end(b"") as (elsewhere, leaked):
             moved = f"HTTP/1.1 302 Found\r\nLocation: {elsewhere}/x\r\nContent-Length: 0\r\n\r\n".encode()
             with far_end(moved) as (url, requests):
-                with pytest.raises(LumaApiError, match="a redirect to"):
+                with pytest.raises(LumaApiError, match="a redirect, which is not followed"):
                     LumaClient(url, TOKEN, retry_for=0).get("x")
                 assert len(requests) == 1
             assert not leaked

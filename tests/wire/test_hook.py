@@ -65,7 +65,9 @@ def test_a_missing_connection_is_named_with_the_command_that_makes_it():
 @pytest.mark.parametrize("password", [None, "", "  "])
 def test_a_connection_without_a_token_is_named(password, connect):
     connect(password=password)
-    with pytest.raises(LumaAuthenticationError, match="'luma_default' has no API token"):
+    with pytest.raises(
+        LumaAuthenticationError, match="'luma_default': there is no API token: put it into the password"
+    ):
         LumaHook().get_conn()
 
 
@@ -77,8 +79,8 @@ def test_a_connection_without_a_token_is_named(password, connect):
         ({"extra": {"timeout": "soon"}}, "'timeout' must be a number of seconds"),
         ({"extra": {"timeout": 0}}, "'timeout' must be a number of seconds"),
         ({"extra": {"timeout": 3600}}, "'timeout' must be a number of seconds"),
-        ({"extra": {"verify": 3}}, "'verify' must be true, false or a path"),
-        ({"host": "https://:secret@[example.com"}, "host cannot be read"),
+        ({"extra": {"verify": 3}}, "'verify' must be true, false or the path of a CA bundle"),
+        ({"host": "https://:secret@[example.com"}, "must look like"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_connection(fields, message, connect):
@@ -328,7 +330,7 @@ class TestTestButton:
         connect(host="https://luma.invalid", password="  ")
         assert LumaHook().test_connection() == (
             False,
-            "The connection has no API token: put it into the API token field.",
+            "there is no API token: put it into the password, the form's API token.",
         )
 
     def test_a_token_with_a_space_is_to_be_copied_again(self, connect):

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from airflow_provider_luma.api.arguments import Template
 from airflow_provider_luma.api.dialects import agents, gateway
 from airflow_provider_luma.api.dialects.protocol import Answer, Dialect, Request
 from airflow_provider_luma.api.errors import LumaInvalidRequest
@@ -71,10 +72,11 @@ def check_arguments(
     :param extra_body: fields that ``arguments`` has no name for.
     :param templated: names whose values are still templates, and count as given.
     """
+    given = {name: Template("template") if name in templated else value for name, value in arguments.items()}
     refused: list[LumaInvalidRequest] = []
     for dialect in DIALECTS.values():
         try:
-            dialect.check(arguments, extra_body, templated)
+            dialect.submission(given, extra_body)
         except LumaInvalidRequest as error:
             refused.append(error)
     if len(refused) == len(DIALECTS):

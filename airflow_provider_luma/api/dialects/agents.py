@@ -10,23 +10,27 @@ import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_provider_luma.api.arguments import ARGUMENT_TYPES, check_generation_id, merge_arguments
+from airflow_provider_luma.api.arguments import (
+    ARGUMENT_TYPES,
+    Template,
+    check_generation_id,
+    check_length,
+    merge,
+    merge_arguments,
+)
 from airflow_provider_luma.api.dialects.protocol import Answer, Request
-from airflow_provider_luma.api.dialects.values import content_kind, json_value, mapping, short_text, text, time
+from airflow_provider_luma.api.dialects.values import json_value, mapping, short_text, text, time
 from airflow_provider_luma.api.errors import (
     LumaApiError,
     LumaAuthenticationError,
     LumaInvalidRequest,
     LumaNotFound,
-    LumaQuotaError,
-    LumaRateLimited,
     LumaServerError,
 )
 from airflow_provider_luma.api.generation import Generation, GenerationState
-from airflow_provider_luma.api.retry import parse_retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 NAME = "Luma's own API"
 HOST = "agents.lumalabs.ai"
@@ -38,6 +42,11 @@ REQUESTS_PER_SECOND = 20.0
 GENERATIONS = "/generations"
 DEFAULT_MODEL = "ray-3.2"
 PROMPT_LENGTH = range(1, 6001)
+
+FIELDS = {"user_prompt": "prompt", "model_name": "model", "aspect_ratio": "aspect_ratio"}
+FRAMES = {"image_url": "start_frame", "image_end_url": "end_frame"}
+"""What arguments are called in a request, at its top and under its ``video``, where they are called otherwise."""
+
 VALUES = {
     "duration": ("5s", "10s"),
     "resolution": ("360p", "540p", "720p", "1080p"),
@@ -45,11 +54,28 @@ VALUES = {
 }
 """What arguments may be; what is in extra_body is sent as it is."""
 
-INSTEAD = {
+NO_COUNTERPART = {
     "expand_prompt": "The prompt is used as it is written: leave this out.",
     "notify_hook": "It calls nobody back: leave this out, and wait with LumaGenerationSensor or wait_for_completion.",
 }
-"""What there is in place of arguments that this API has no counterpart for."""
+"""What there is in place of arguments that this API does not have."""
+
+NO_COUNTERPART_IN_EXTENSIONS = {
+    **NO_COUNTERPART,
+    **dict.fromkeys(FRAMES, "The generation that is extended is the only image: leave this out."),
+}
+
+EXTENDING = "extending an earlier generation"
+START = "image_url (video.start_frame)"
+END = "image_end_url (video.end_frame)"
+NOT_TOGETHER = (
+    (EXTENDING, ("another frame", "duration 10s", "hdr"), "It makes 5 s, without HDR, from one frame."),
+    ("duration 10s", (START, END), "10 s from images is keyframes in extra_body's video."),
+    ("loop", ("duration 10s", "hdr", END, "keyframes"), "Leave one of them out."),
+    ("hdr", ("resolution 360p", "resolution 540p", "duration 10s"), "It needs 720p or 1080p, and keyframes for 10 s."),
+    ("keyframes", (START, END), "Put all images into keyframes."),
+)
+"""One thing, others that do not go with it, and what to do."""
 
 _STATES = {
     "queued": GenerationState.PENDING,
@@ -59,13 +85,10 @@ _STATES = {
 }
 _RETRY_MAY_HELP = ("generation_failed", "output_not_found", "rate_limited")
 """Failure codes; another request is needed after any other one, or a person's decision."""
-
-_KINDS: Mapping[int, tuple[type[LumaApiError], str]] = {
-    401: (LumaAuthenticationError, "Check the API key of the connection."),
-    402: (LumaQuotaError, "Top up the balance of the key's account."),
-    403: (LumaAuthenticationError, "Ask Luma about the account that the key belongs to."),
-    404: (LumaNotFound, "Is it a generation of the account that the key belongs to?"),
-    429: (LumaRateLimited, "Wait, or run fewer generations at once (an Airflow pool limits them)."),
+_ADVICE = {
+    401: "Check the API key of the connection.",
+    403: "Ask Luma about the account that the key belongs to.",
+    404: "Is it a generation of the account that the key belongs to?",
 }
 _NOT_LUMA = "This did not come from Luma's own API but from something before it: check the host, firewall and proxy."
 
@@ -75,21 +98,17 @@ def base_path(path: str) -> str:
     return f"{path.removesuffix(GENERATIONS).removesuffix('/v1')}/v1"
 
 
-def check(arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None, templated: Collection[str] = ()) -> None:
-    """Raise LumaInvalidRequest for what this API has no counterpart for, or documents that it refuses."""
-    _body(arguments, extra_body, templated)
-
-
 def submission(arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None) -> Request[Generation]:
     """Return the request that submits a generation."""
-    return _request("Submitting a generation", _body(arguments, extra_body))
+    return _request("Submitting a generation", _body(arguments, extra_body, {}, NO_COUNTERPART))
 
 
 def extension(
     generation_id: str, arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None
 ) -> Request[Generation]:
     """Return the request that submits the continuation of a generation, of which it is the first frame."""
-    body = _body(arguments, extra_body, extends=check_generation_id(generation_id))
+    earlier = {"start_frame": {"generation_id": check_generation_id(generation_id)}}
+    body = _body(arguments, extra_body, earlier, NO_COUNTERPART_IN_EXTENSIONS)
     return _request(f"Extending generation {generation_id}", body)
 
 
@@ -104,6 +123,83 @@ def batch_query(generation_ids: Sequence[str]) -> Request[dict[str, Generation]]
     raise LumaNotFound(f"{NAME} has no batch query for {len(generation_ids)} generations: poll each by itself.")
 
 
+def _request(call: str, body: Mapping[str, Any]) -> Request[Generation]:
+    return Request(call, "POST", GENERATIONS, read_generation, body, request_id=str(uuid.uuid4()))
+
+
+def _body(
+    arguments: Mapping[str, Any],
+    extra_body: Mapping[str, Any] | None,
+    frames: Mapping[str, Any],
+    no_counterpart: Mapping[str, str],
+) -> dict[str, Any]:
+    extra = merge_arguments(arguments, extra_body)
+    given = {name: extra.pop(name) for name in ARGUMENT_TYPES if name in extra}
+    for name, instead in no_counterpart.items():
+        if name in given:
+            raise LumaInvalidRequest(f"{NAME} has no {name}. {instead}")
+    _check_values(arguments)
+    fields = {field: given[name] for name, field in FIELDS.items() if name in given}
+    video: dict[str, Any] = {name: given[name] for name in ("duration", "resolution", "loop") if name in given}
+    video |= {field: _reference(name, given[name]) for name, field in FRAMES.items() if name in given}
+    video = merge({**video, **frames}, extra.pop("video", {}), "extra_body's video")
+    body = {"model": DEFAULT_MODEL, "type": "video", **merge(fields, extra), **({"video": video} if video else {})}
+    if not body.get("prompt"):
+        raise LumaInvalidRequest(f"user_prompt is needed on {NAME}, also beside an image.")
+    check_length(given.get("user_prompt"), PROMPT_LENGTH)
+    if body["type"] == "video":
+        _check_together(video)
+    return body
+
+
+def _check_values(arguments: Mapping[str, Any]) -> None:
+    if (model := arguments.get("model_name")) in ("ray-v1", "ray-v2"):
+        raise LumaInvalidRequest(
+            f"model_name {model} is a gateway's, and none on {NAME}: leave it out for {DEFAULT_MODEL}."
+        )
+    for name, values in VALUES.items():
+        value = arguments.get(name)
+        if value and not isinstance(value, Template) and value not in values:
+            raise LumaInvalidRequest(
+                f"{name} is {', '.join(values[:-1])} or {values[-1]} on {NAME}, got {value!r:.80}. "
+                "A newer value goes into extra_body."
+            )
+
+
+def _reference(argument: str, image: str) -> dict[str, Any]:
+    """Return an image as a request has it."""
+    scheme, _, rest = image.partition(":")
+    if scheme.lower() == "https" or isinstance(image, Template):
+        return {"url": image}
+    kind, _, encoded = rest.partition(",")
+    media_type, *parameters = kind.split(";")
+    if scheme.lower() == "data" and media_type and encoded and "base64" in parameters:
+        return {"data": encoded, "media_type": media_type}
+    raise LumaInvalidRequest(
+        f"{argument} is an https URL, or a data: URI with an image type and base64, on {NAME}, got {image!r:.60}. "
+        "LumaGenerateVideoOperator also takes a path in storage."
+    )
+
+
+def _check_together(video: Mapping[str, Any]) -> None:
+    """Raise LumaInvalidRequest for what is documented not to go together."""
+    frames = [mapping(video[name]) for name in FRAMES.values() if name in video]
+    present = {
+        EXTENDING: any("generation_id" in frame for frame in frames),
+        START: "start_frame" in video,
+        END: "end_frame" in video,
+        "another frame": len(frames) > 1,
+        f"resolution {video.get('resolution')}": True,
+        # Keyframes are the one way to 10 s from images, and with HDR.
+        f"duration {video.get('duration')}": "keyframes" not in video,
+        **{name: bool(video.get(name)) for name in ("loop", "hdr", "keyframes")},
+    }
+    for one, others, advice in NOT_TOGETHER:
+        for other in others:
+            if present.get(one) and present.get(other):
+                raise LumaInvalidRequest(f"{one} does not go with {other} on {NAME}. {advice}")
+
+
 def read_generation(answer: Answer, call: str) -> Generation:
     """
     Return the generation that an answer holds.
@@ -111,14 +207,13 @@ def read_generation(answer: Answer, call: str) -> Generation:
     :param call: what was called where, to begin an error's message with.
     :raises LumaApiError: the answer is an error, or holds none.
     """
-    payload = json_value(answer.content)
-    if not 200 <= answer.status < 300:
-        raise _error(answer, payload, call)
-    found = mapping(payload)
+    found = mapping(json_value(answer.content))
+    if not answer.ok:
+        raise _error(answer, call, _detail(found.get("detail")))
     generation_id, state_name = text(found.get("id")), text(found.get("state"))
     if not generation_id or not state_name:
-        what = "JSON that holds no generation" if found else content_kind(answer.content)
-        raise LumaServerError(f"{call}: HTTP {answer.status}, {what}. {_NOT_LUMA}", status=answer.status)
+        said = "JSON that holds no generation" if found else None
+        raise answer.error(call, LumaServerError, said, _NOT_LUMA)
     state = _STATES.get(state_name, GenerationState.UNKNOWN)
     code, reason = text(found.get("failure_code")), text(found.get("failure_reason"))
     videos = [one for one in map(mapping, _list(found.get("output"))) if one.get("type") == "video"]
@@ -135,137 +230,18 @@ def read_generation(answer: Answer, call: str) -> Generation:
     )
 
 
-def _request(call: str, body: Mapping[str, Any]) -> Request[Generation]:
-    return Request(call, "POST", GENERATIONS, read_generation, body, request_id=str(uuid.uuid4()))
-
-
-def _body(
-    arguments: Mapping[str, Any],
-    extra_body: Mapping[str, Any] | None,
-    templated: Collection[str] = (),
-    extends: str | None = None,
-) -> dict[str, Any]:
-    extra = merge_arguments(arguments, extra_body, templated)
-    given = {name: extra.pop(name) for name in ARGUMENT_TYPES if name in extra}
-    for name, instead in INSTEAD.items():
-        if name in given:
-            raise LumaInvalidRequest(f"{NAME} has no {name}. {instead}")
-    for name, values in VALUES.items():
-        if arguments.get(name) and name not in templated and arguments[name] not in values:
-            raise LumaInvalidRequest(
-                f"{name} is {', '.join(values[:-1])} or {values[-1]} on {NAME}, got {arguments[name]!r:.80}. "
-                "A newer value goes into extra_body."
-            )
-    names = {"user_prompt": "prompt", "model_name": "model", "aspect_ratio": "aspect_ratio"}
-    body = {to: given[name] for name, to in names.items() if name in given}
-    video, extra_video = _video(given, templated, extends), extra.pop("video", {})
-    if not isinstance(extra_video, dict):
-        raise LumaInvalidRequest(f"video in extra_body must be a dict of fields, got {extra_video!r:.80}.")
-    twice = [*(body.keys() & extra.keys()), *(f"video.{name}" for name in video.keys() & extra_video.keys())]
-    if twice:
-        raise LumaInvalidRequest(f"Given twice, as an argument and in extra_body: {', '.join(sorted(twice))}.")
-    body = {"model": DEFAULT_MODEL, "type": "video", **body, **extra}
-    if video or extra_video:
-        body["video"] = {**video, **extra_video}
-    _check_body(body, templated)
-    return body
-
-
-def _video(given: Mapping[str, Any], templated: Collection[str], extends: str | None) -> dict[str, Any]:
-    """Return the part of a request that says how the video is to be."""
-    video: dict[str, Any] = {name: given[name] for name in ("duration", "resolution", "loop") if name in given}
-    for name, frame in (("image_url", "start_frame"), ("image_end_url", "end_frame")):
-        if name in given and extends:
-            raise LumaInvalidRequest(
-                f"{name} does not go with extending on {NAME}, which takes the earlier generation and no image "
-                "beside it. Leave it out."
-            )
-        if name in given:
-            video[frame] = {} if name in templated else _reference(name, given[name])
-    if extends:
-        video["start_frame"] = {"generation_id": extends}
-    return video
-
-
-def _reference(argument: str, image: str) -> dict[str, Any]:
-    """Return an image as a request has it."""
-    scheme, _, rest = image.partition(":")
-    if scheme.lower() == "https":
-        return {"url": image}
-    kind, _, encoded = rest.partition(",")
-    media_type, *parameters = kind.split(";")
-    if scheme.lower() == "data" and media_type and encoded and "base64" in parameters:
-        return {"data": encoded, "media_type": media_type}
-    raise LumaInvalidRequest(
-        f"{argument} is an https URL, or a data: URI with an image type and base64, on {NAME}, got {image!r:.60}. "
-        "LumaGenerateVideoOperator also takes a path in storage."
-    )
-
-
-def _check_body(body: Mapping[str, Any], templated: Collection[str]) -> None:
-    length = len(str(body.get("prompt", "")))
-    if length not in PROMPT_LENGTH and "user_prompt" not in templated:
-        raise LumaInvalidRequest(
-            f"user_prompt is needed on {NAME}, also beside an image, and has {PROMPT_LENGTH.start} to "
-            f"{PROMPT_LENGTH.stop - 1:,} characters, got {length:,}."
-        )
-    if body["model"] in ("ray-v1", "ray-v2"):
-        raise LumaInvalidRequest(
-            f"model_name {body['model']} is a gateway's, and none on {NAME}: leave it out for {DEFAULT_MODEL}."
-        )
-    if body["type"] == "video" and (conflict := _conflict(body.get("video", {}))):
-        raise LumaInvalidRequest(f"{conflict[0]} does not go with {conflict[1]} on {NAME}. {conflict[2]}".rstrip())
-
-
-def _conflict(video: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """Return two things that do not go together, by the names that users know, and what there is instead."""
-    named = {"start_frame": "image_url (video.start_frame)", "end_frame": "image_end_url (video.end_frame)"}
-    has = {name: named.get(name, name) for name, value in video.items() if value or name in named}
-    if video.get("duration") == "10s":
-        has["10s"] = "duration 10s"
-    if video.get("resolution") in VALUES["resolution"][:2]:
-        has["low"] = f"resolution {video['resolution']}"
-    if any("generation_id" in mapping(video.get(frame)) for frame in named):
-        has["extend"] = "extending an earlier generation"
-        if has.keys() >= named.keys():
-            return has["extend"], "another frame", "It takes one anchor only."
-    rules = (
-        ("extend", ("10s", "hdr"), "It makes 5 s, without HDR."),
-        ("10s", ("start_frame", "end_frame"), "10 s from images is keyframes in extra_body's video."),
-        ("10s", ("loop",), ""),
-        ("loop", ("hdr", "end_frame", "keyframes"), ""),
-        ("hdr", ("low",) if "keyframes" in has else ("low", "10s"), "It needs 720p or 1080p, and keyframes for 10 s."),
-        ("keyframes", ("start_frame", "end_frame"), "Put all images into keyframes."),
-    )
-    found = (
-        (has[one], has[other], more) for one, others, more in rules if one in has for other in others if other in has
-    )
-    return next(found, None)
-
-
-def _error(answer: Answer, payload: Any, call: str) -> LumaApiError:
-    detail = _detail(mapping(payload).get("detail"))
+def _error(answer: Answer, call: str, detail: str | None) -> LumaApiError:
     request_id = answer.headers.get("X-Request-Id")
     from_api = bool(detail and request_id)
-    kind, advice = _KINDS.get(answer.status, (LumaInvalidRequest, "Change the request; nothing was charged."))
+    kind = answer.kind
     more: dict[str, Any] = {}
-    if answer.status >= 500 or answer.status == 408 or (answer.status in (401, 403) and not from_api):
-        # A network's own page, also one that forbids, is no verdict on the key, and says nothing of a submission.
-        kind, advice = LumaServerError, "Try again later."
-        more = {"maybe_charged": not (from_api and answer.status in (502, 503))}
     if kind is LumaNotFound:
         more = {"from_gateway": from_api, "unknown_id": from_api and "X-API-Version" in answer.headers}
-    if answer.status < 400:
-        detail, advice = "a redirect, which is not followed", "Set the host to the API's own address."
-    elif not from_api:
-        advice = _NOT_LUMA
-    return kind(
-        f"{call}: HTTP {answer.status}, {detail or content_kind(answer.content)}. {advice}".rstrip(),
-        status=answer.status,
-        request_id=request_id,
-        retry_after=parse_retry_after(answer.headers.get("Retry-After")),
-        **more,
-    )
+    elif kind is LumaServerError or (kind is LumaAuthenticationError and not from_api):
+        # A network's own page, also one that forbids, is no verdict on the key, and says nothing of a submission.
+        kind, more = LumaServerError, {"maybe_charged": not (from_api and answer.status in (502, 503))}
+    advice = _ADVICE.get(answer.status) if from_api else _NOT_LUMA
+    return answer.error(call, kind, detail, advice, request_id=request_id, **more)
 
 
 def _detail(value: Any) -> str | None:

@@ -1,16 +1,39 @@
-"""What every dialect has."""
+"""What every dialect has, and what an HTTP status means in all of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
+from airflow_provider_luma.api.dialects.values import content_kind
+from airflow_provider_luma.api.errors import (
+    LumaApiError,
+    LumaAuthenticationError,
+    LumaInvalidRequest,
+    LumaNotFound,
+    LumaQuotaError,
+    LumaRateLimited,
+    LumaServerError,
+)
+from airflow_provider_luma.api.retry import parse_retry_after
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow_provider_luma.api.generation import Generation
 
 T = TypeVar("T")
+
+_STATUSES: Mapping[int, type[LumaApiError]] = {
+    401: LumaAuthenticationError,
+    402: LumaQuotaError,
+    403: LumaAuthenticationError,
+    404: LumaNotFound,
+    # A server of pages says so of a POST.
+    405: LumaNotFound,
+    408: LumaServerError,
+    429: LumaRateLimited,
+}
 
 
 class Answer(NamedTuple):
@@ -19,6 +42,39 @@ class Answer(NamedTuple):
     status: int
     content: bytes
     headers: Mapping[str, str]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status says that the call succeeded."""
+        return 200 <= self.status < 300
+
+    @property
+    def kind(self) -> type[LumaApiError]:
+        """The error that the status means."""
+        if self.status >= 500:
+            return LumaServerError
+        return _STATUSES.get(self.status, LumaApiError if self.ok else LumaInvalidRequest)
+
+    def error(
+        self, call: str, kind: type[LumaApiError], said: str | None = None, advice: str | None = None, **more: Any
+    ) -> LumaApiError:
+        """
+        Return the error that this answer is.
+
+        :param call: what was called where, to begin the message with.
+        :param kind: which error it is.
+        :param said: what the answer says, where it can be read.
+        :param advice: what to do about it, where that is not what the kind says.
+        :param more: further arguments of the error.
+        """
+        if 300 <= self.status < 400:
+            said, advice = "a redirect, which is not followed", "Set the host to the API's own address."
+        return kind(
+            f"{call}: HTTP {self.status}, {said or content_kind(self.content)}. {advice or kind.advice}".rstrip(),
+            status=self.status,
+            retry_after=parse_retry_after(self.headers.get("Retry-After")),
+            **more,
+        )
 
 
 @dataclass(frozen=True)
@@ -60,24 +116,19 @@ class Dialect(Protocol):
     def base_path(self, path: str) -> str:
         """Return the path that stands before this API's own ones, given that of the connection's host."""
 
-    def check(
-        self, arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None, templated: Collection[str] = ()
-    ) -> None:
-        """
-        Raise LumaInvalidRequest for arguments that this API would refuse.
-
-        :param arguments: by the names that users type.
-        :param extra_body: fields that this API takes and ``arguments`` has no name for.
-        :param templated: names whose values are still templates, and count as given.
-        """
-
     def submission(self, arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None) -> Request[Generation]:
-        """Return the request that submits a generation; raise LumaInvalidRequest as :meth:`check` does."""
+        """
+        Return the request that submits a generation; raise LumaInvalidRequest for what this API would refuse.
+
+        :param arguments: by the names that users type; a :class:`~airflow_provider_luma.api.arguments.Template` counts
+            as given, and as right.
+        :param extra_body: fields that this API takes and ``arguments`` has no name for.
+        """
 
     def extension(
         self, generation_id: str, arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None
     ) -> Request[Generation]:
-        """Return the request that extends a generation; raise LumaInvalidRequest as :meth:`check` does."""
+        """Return the request that extends a generation; parameters and errors are those of :meth:`submission`."""
 
     def query(self, generation_id: str) -> Request[Generation]:
         """Return the request that polls one generation."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
 import pendulum
@@ -35,19 +34,17 @@ def text(value: Any) -> str | None:
 
 def short_text(value: Any) -> str | None:
     """Return a text on one line, of 300 characters at most."""
-    found = text(value)
-    return " ".join(found[:300].split()) if found else None
+    return " ".join((text(value) or "")[:300].split()) or None
 
 
 def error_code(value: Any) -> str | None:
     """Return an error code, which is a word for one API and a number for another."""
-    return str(value)[:80] if isinstance(value, str | int) and not isinstance(value, bool) and value != "" else None
+    return str(value)[:80] or None if isinstance(value, str | int) else None
 
 
 def number(value: Any) -> float | None:
     """Return a number of a size that makes sense."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and abs(value) < 1e15 and math.isfinite(value) else None
+    return value if isinstance(value, int | float) and abs(value) < 1e15 else None
 
 
 def whole_number(value: Any) -> int | None:
@@ -57,22 +54,18 @@ def whole_number(value: Any) -> int | None:
 
 
 def time(value: Any) -> DateTime | None:
-    """Return a time given in RFC 3339, or in seconds or milliseconds since 1970; the gateway's year 1 is none."""
-    if isinstance(value, str):
-        return _written_time(value)
-    found = number(value)
-    try:
-        return None if found is None else pendulum.from_timestamp(found / 1000 if found > 1e11 else found)
-    except (ValueError, OverflowError, OSError):
-        return None
+    """Return a time given in RFC 3339, or in seconds or milliseconds since 1970; 0 is none."""
+    return _time(value) if value and isinstance(value, str | int | float) else None
 
 
 # Reading the time is half the work of reading a generation, which is polled again and again.
 @functools.lru_cache(maxsize=10_000)
-def _written_time(written: str) -> DateTime | None:
+def _time(value: str | float) -> DateTime | None:
     try:
-        parsed = pendulum.parse(written)
-        return parsed.in_timezone("UTC") if isinstance(parsed, pendulum.DateTime) and parsed.year > 1 else None
+        if isinstance(value, str):
+            parsed = pendulum.parse(value)
+            return parsed.in_timezone("UTC") if isinstance(parsed, pendulum.DateTime) else None
+        return pendulum.from_timestamp(value / 1000 if value > 1e11 else value)
     except (TypeError, ValueError, OverflowError, OSError):
         # pendulum has a TypeError for some strings that look like a time.
         return None
@@ -80,7 +73,7 @@ def _written_time(written: str) -> DateTime | None:
 
 def content_kind(content: bytes) -> str:
     """Return what kind of thing came in place of a readable answer; never the thing, which may be a whole page."""
-    start = content[:200].lstrip().lower()
+    start = content[:200].lstrip()
     if not start:
         return "nothing in it"
     if start.startswith(b"<"):
