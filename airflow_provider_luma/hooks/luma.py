@@ -170,7 +170,6 @@ class LumaHook(BaseHook):
         :raises LumaGenerationFailed: it failed, so that there is none.
         :raises LumaError: it is not completed, has no such file, or its URL is unknown.
         """
-
         known = generation.asset_url(asset)
 
         def fresh_url(asking: LumaHook = self) -> str:

@@ -48,6 +48,8 @@ def data_uri(source: Any, argument: str) -> str:
 
     where = f"{argument}: {str(source)!r:.200}"
     path = storage.open_path(source)
+    # An earlier look into the folder may have been before the image was there.
+    path.fs.invalidate_cache()
     try:
         with path.open("rb") as file:
             content: bytes = file.read(MAX_IMAGE_BYTES + 1)

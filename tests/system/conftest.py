@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 from moto.server import ThreadedMotoServer
-from packaging.version import Version
 
 from airflow_provider_luma.sandbox import Sandbox
 from dev.local_airflow import COMPONENTS, USER, free_port
 from tests.support import together
-from tests.support.deployment import AIRFLOW, Deployment
+from tests.support.deployment import Deployment
 from tests.support.together import pytest_pyfunc_call as pytest_pyfunc_call
 from tests.support.tokens import REFUSED_TOKEN, TOKEN, UNREACHABLE_TOKEN
 
@@ -30,11 +29,8 @@ AT_ONCE = 8
 TURNS = {"test_ui.py": -1, "test_secrets.py": 1}
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of what this Airflow is too old for (docs/versions.md has a table), and sort."""
-    too_new = {one for one in items for mark in one.iter_markers("since") if Version(mark.args[0]) > AIRFLOW}
-    config.hook.pytest_deselected(items=too_new)
-    items[:] = [one for one in items if one not in too_new]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the system tests behind the others, and in the order of :data:`TURNS`."""
     items.sort(key=lambda one: (HERE in one.path.parents, TURNS.get(one.path.name, 0)))
 
 

@@ -267,7 +267,7 @@ def test_a_submission_without_a_readable_answer_is_never_repeated(word, deployme
         assert sandbox.report()["refused"] == refused
 
 
-@pytest.mark.skipif(not DISCARDS_ON_CLEAR, reason="Airflow before 3.4 has no such clear")
+@pytest.mark.since("3.4")
 def test_a_clear_that_discards_the_state_repeats_a_submission_without_an_answer(deployment, sandbox):
     run = Run(deployment, sandbox, "worker", "[drop]")
     assert run.ended() == "failed"

@@ -9,7 +9,6 @@ import pytest
 import requests
 from playwright.sync_api import expect, sync_playwright
 
-from airflow_provider_luma.operators.submission import DISCARDS_ON_CLEAR
 from dev import browser
 from tests.support.tokens import REFUSED_TOKEN, TOKEN
 from tests.support.ui import Ui, multiply
@@ -306,7 +305,7 @@ class TestRunTab:
         ui.complaints.clear()
 
 
-@pytest.mark.skipif(not DISCARDS_ON_CLEAR, reason="Airflow before 3.4 has no loops")
+@pytest.mark.since("3.4")
 class TestLoop:
     @pytest.fixture(scope="class")
     def loop(self, deployment):

@@ -231,7 +231,7 @@ def test_only_http_urls_reach_the_browser(run, url):
 @pytest.mark.parametrize(
     ("state", "shown"), [("up_for_retry", "g1"), (None, "g1"), ("queued", "g1"), ("running", ""), ("failed", "")]
 )
-@pytest.mark.skipif(not SINCE_3_4, reason="one row a task before Airflow 3.4")
+@pytest.mark.since("3.4")
 def test_the_last_trys_record_is_shown_until_the_next_try_begins(run, state, shown):
     """On Airflow 3.4 each try has its own XComs."""
     for number, generation_id in enumerate(["g0", "g1"], 1):
@@ -243,7 +243,7 @@ def test_the_last_trys_record_is_shown_until_the_next_try_begins(run, state, sho
     assert run.of_task("make", 0)["video"]["generation_id"] == shown
 
 
-@pytest.mark.skipif(not SINCE_3_4, reason="Airflow before 3.4 has no loops")
+@pytest.mark.since("3.4")
 class TestLoop:
     def test_each_iteration_has_a_video_of_its_own_and_a_tasks_tab_shows_the_last(self, run):
         loop = run.region("refine")
