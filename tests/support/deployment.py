@@ -72,7 +72,8 @@ class Deployment(LocalAirflow):
             (folder / path.name).symlink_to(path.absolute())
         super().__init__(home, folder, env={**IMPATIENT, **(env or {})}, python=python, components=components)
         self.stopped = False
-        self._restarting = threading.Lock()
+        self.undisturbed = threading.Lock()
+        """Held while a component restarts, and by a test that needs all of them for a while."""
         self._changing = threading.Lock()
 
     def stop(self, patience: float = 3) -> None:
@@ -87,7 +88,7 @@ class Deployment(LocalAirflow):
 
     def restart(self, component: str) -> None:
         """Start a component, after killing the one that runs; a test that also wants that waits for its turn."""
-        with self._restarting:
+        with self.undisturbed:
             super().restart(component)
 
     def wait_for(self, probe: Callable[[], T], timeout: float = 60, every: float = 0.25) -> T:

@@ -44,11 +44,11 @@ def all_together(request) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
     """
-    A gateway that takes four seconds for a video, and forty for a slow one, unless a test lets it finish before.
+    A gateway that takes six seconds for a video, and sixty for a slow one, unless a test lets it finish before.
 
     Airflow fails a deferred task whose trigger fires before the scheduler has seen that its first process ended.
     """
-    with Sandbox(token=TOKEN, seconds=4) as sandbox:
+    with Sandbox(token=TOKEN, seconds=6) as sandbox:
         yield sandbox
 
 

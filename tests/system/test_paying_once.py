@@ -228,11 +228,13 @@ def test_clearing_a_whole_run_keeps_the_state(deployment, sandbox):
 def test_clearing_a_task_that_waits_resumes_the_same_generation_if_its_state_is_kept(keeps, way, deployment, sandbox):
     run = Run(deployment, sandbox, way, "[slow]")
     submitted = run.until_remembered()
-    if way == "deferred":
-        run.until(state="deferred")
-    run.clear(keeps=keeps)
+    # What is logged then, the process that waits logs: no other test may kill it meanwhile.
+    with deployment.undisturbed:
+        if way == "deferred":
+            deployment.wait_for(lambda: f"trigger {run.dag_id}" in run.log(1))
+        run.clear(keeps=keeps)
+        deployment.wait_for(lambda: f"generation {submitted} goes on and is paid for" in run.log(1))
     run.until_done_again(submitted, resumes=keeps)
-    assert f"generation {submitted} goes on and is paid for" in run.log(1)
 
 
 @pytest.mark.parametrize("state", ["failed", "success"])

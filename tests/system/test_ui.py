@@ -193,14 +193,17 @@ class TestTaskTab:
         copied = ui.page.evaluate("navigator.clipboard.readText()")
         assert copied == ui.deployment.xcom("example_luma_archive", archive, "submit")
 
-    def test_the_tab_shows_for_how_long_a_video_is_being_made_and_then_the_video(self, ui, deployment):
+    def test_the_tab_shows_for_how_long_a_video_is_being_made_and_then_the_video(self, ui, deployment, sandbox):
         """It needs no reload, and nothing moves."""
-        run_id = deployment.run("luma_ui", conf={"prompts": ["A boat at night [slow]"]})
+        prompt = "A boat at night [slow]"
+        run_id = deployment.run("luma_ui", conf={"prompts": [prompt]})
         deployment.wait_for_task("luma_ui", run_id, "make", 0, state="deferred")
         frame = ui.tab_of_task("luma_ui", run_id, "make", 0)
         expect(detail(frame, "State")).to_have_text(re.compile(r"Being made for \d+ s"))
         expect(frame.locator("video")).to_be_hidden()
         box = frame.locator(".stage").bounding_box()
+        (generation_id,) = [one["id"] for one in sandbox.report()["generations"] if one["prompt"] == prompt]
+        sandbox.finish(generation_id)
         expect(frame.locator("video")).to_be_visible(timeout=90_000)
         expect(detail(frame, "State")).to_have_text("Completed")
         assert frame.locator(".stage").bounding_box() == box

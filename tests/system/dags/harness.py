@@ -21,7 +21,7 @@ def plain():
 
 @dag(schedule=None)
 def deferring():
-    TimeDeltaSensor(task_id="wait", delta=timedelta(seconds=15), deferrable=True)
+    TimeDeltaSensor(task_id="wait", delta=timedelta(seconds=30), deferrable=True)
 
 
 @dag(schedule=None)

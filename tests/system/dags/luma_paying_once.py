@@ -37,11 +37,11 @@ WAYS = {
     "linger": {"post_execute": linger},
     "worker": {"wait_for_completion": True},
     "deferred": {"wait_for_completion": True, "deferrable": True},
-    "worker_timeout": {"wait_for_completion": True, "execution_timeout": timedelta(seconds=5)},
+    "worker_timeout": {"wait_for_completion": True, "execution_timeout": timedelta(seconds=15)},
     "deferred_timeout": {
         "wait_for_completion": True,
         "deferrable": True,
-        "execution_timeout": timedelta(seconds=5),
+        "execution_timeout": timedelta(seconds=15),
     },
     "resubmit": {"on_ambiguous_submission": "resubmit"},
     "variable": {"wait_for_completion": True, "user_prompt": "{{ var.value.luma_prompt }}"},
