@@ -151,7 +151,7 @@ def test_only_what_a_person_approves_is_extended_and_stored(answer, deployment, 
         assert deployment.task_instance("example_luma_approval", run_id, "download")["state"] == "skipped"
 
 
-def test_lineage_has_the_image_as_input_and_the_video_as_output(deployment, s3, tmp_path_factory):
+def test_openlineage_has_the_stored_image_as_input_and_the_stored_video_as_output(deployment, s3, tmp_path_factory):
     where, _ = new_folder("file", s3, tmp_path_factory)
     run_id = deployment.run_to_end("example_luma_image_to_video", conf={"folder": where})
     image = deployment.xcom("example_luma_image_to_video", run_id, "paint")
@@ -171,7 +171,8 @@ def test_lineage_has_the_image_as_input_and_the_video_as_output(deployment, s3, 
     events = deployment.wait_for(lambda: (found := complete()).keys() >= {"animate", "download"} and found, 60)
     assert names(events["animate"]["inputs"]) == [("file", image.removeprefix("file://"))]
     assert names(events["download"]["outputs"]) == [("file", stored.removeprefix("file://"))]
-    assert names(events["download"]["inputs"])[0][1].endswith("video_raw.mp4")
+    # OpenLineage's provider has no dataset for a web address, as that of the CDN is, which expires.
+    assert names(events["download"]["inputs"]) == []
 
 
 def names(datasets):
