@@ -278,7 +278,7 @@ def test_every_combination_is_refused_exactly_where_the_sandbox_would_refuse_it(
             agents.submission({"user_prompt": PROMPT}, {"video": video})
         except LumaInvalidRequest:
             refused[number] = video
-    monkeypatch.setattr(agents, "_check_body", lambda *_: None)
+    monkeypatch.setattr(agents, "_check_together", lambda *_: None)
     bodies = [agents.submission({"user_prompt": PROMPT}, {"video": video}).body for video in VIDEOS]
     assert refused == {number: video for number, video in enumerate(VIDEOS) if not sandbox_takes(bodies[number])}
     assert 0 < len(refused) < len(VIDEOS)

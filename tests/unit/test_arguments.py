@@ -62,6 +62,12 @@ def test_a_field_both_as_argument_and_in_extra_body_is_refused():
         request_body({"user_prompt": PROMPT, "loop": False}, {"loop": True})
 
 
+@pytest.mark.parametrize("call", ["submit", "extend"])
+def test_an_argument_that_does_not_exist_is_refused_by_name(call):
+    with pytest.raises(LumaInvalidRequest, match="There is no argument seed: put it into extra_body"):
+        getattr(LumaClient("127.0.0.1:1", "token", retry_for=0), call)(PROMPT, seed=1)
+
+
 def test_an_extra_body_that_is_no_dict_is_refused():
     with pytest.raises(LumaInvalidRequest, match="extra_body must be a dict"):
         request_body({"user_prompt": PROMPT}, ["aspect_ratio"])

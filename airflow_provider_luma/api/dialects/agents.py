@@ -6,6 +6,7 @@ Source: its documentation and its Python SDK, luma-agents 0.5.0, both of 2026; n
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -168,13 +169,10 @@ def _check_values(arguments: Mapping[str, Any]) -> None:
 
 def _reference(argument: str, image: str) -> dict[str, Any]:
     """Return an image as a request has it."""
-    scheme, _, rest = image.partition(":")
-    if scheme.lower() == "https" or isinstance(image, Template):
+    if image.lower().startswith("https:") or isinstance(image, Template):
         return {"url": image}
-    kind, _, encoded = rest.partition(",")
-    media_type, *parameters = kind.split(";")
-    if scheme.lower() == "data" and media_type and encoded and "base64" in parameters:
-        return {"data": encoded, "media_type": media_type}
+    if inline := re.fullmatch(r"data:([^,;]+)(?:;[^,;]+)*;base64,(.+)", image, re.IGNORECASE | re.DOTALL):
+        return {"data": inline[2], "media_type": inline[1]}
     raise LumaInvalidRequest(
         f"{argument} is an https URL, or a data: URI with an image type and base64, on {NAME}, got {image!r:.60}. "
         "LumaGenerateVideoOperator also takes a path in storage."

@@ -46,17 +46,10 @@ GENERATIONS = "/luma/generations"
 PROMPT_LENGTH = range(3, 5001)
 
 _STATES = {
-    "pending": GenerationState.PENDING,
-    "queued": GenerationState.PENDING,
-    "not_start": GenerationState.PENDING,
-    "submitted": GenerationState.PENDING,
-    "processing": GenerationState.PROCESSING,
-    "dreaming": GenerationState.PROCESSING,
-    "in_progress": GenerationState.PROCESSING,
-    "completed": GenerationState.COMPLETED,
-    "success": GenerationState.COMPLETED,
-    "failed": GenerationState.FAILED,
-    "failure": GenerationState.FAILED,
+    **dict.fromkeys(("pending", "queued", "not_start", "submitted"), GenerationState.PENDING),
+    **dict.fromkeys(("processing", "dreaming", "in_progress"), GenerationState.PROCESSING),
+    **dict.fromkeys(("completed", "success"), GenerationState.COMPLETED),
+    **dict.fromkeys(("failed", "failure"), GenerationState.FAILED),
 }
 _SUCCESS_CODES = ("success", "0", "200")
 _UNKNOWN_ID = "task_not_exist"
