@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_provider_luma import __version__
-from airflow_provider_luma.api.arguments import encode
+from airflow_provider_luma.api.arguments import encode, merge_arguments
 from airflow_provider_luma.api.diagnosis import unreachable
 from airflow_provider_luma.api.dialects import DIALECTS, Answer, Request, choose_dialect
 from airflow_provider_luma.api.errors import (
@@ -151,8 +151,8 @@ class LumaClient:
         :raises LumaAmbiguousSubmission: it went out and nothing readable came back; it may have been charged.
         :raises LumaError: it was not accepted, and nothing was charged.
         """
-        request = self.dialect.submission({"user_prompt": user_prompt, **arguments}, extra_body)
-        return self._submit(request, listener)
+        given = merge_arguments({"user_prompt": user_prompt, **arguments}, extra_body)
+        return self._submit(self.dialect.submission(given), listener)
 
     def extend(
         self,
@@ -170,8 +170,8 @@ class LumaClient:
 
         The other parameters, the return and the errors are those of :meth:`submit`.
         """
-        request = self.dialect.extension(generation_id, {"user_prompt": user_prompt, **arguments}, extra_body)
-        return self._submit(request, listener)
+        given = merge_arguments({"user_prompt": user_prompt, **arguments}, extra_body)
+        return self._submit(self.dialect.extension(generation_id, given), listener)
 
     def get(self, generation_id: str) -> Generation:
         """

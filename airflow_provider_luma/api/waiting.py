@@ -31,7 +31,7 @@ def parse_states(states: Any) -> frozenset[GenerationState]:
     given = [states] if isinstance(states, str) or not isinstance(states, Iterable) else states
     words = {str(word).lower() for word in given}
     if not words or not words <= {*KNOWN_STATES}:
-        raise LumaInvalidRequest(f"A state to wait for is {', '.join(KNOWN_STATES)}, got {states!r:.80}.")
+        raise LumaInvalidRequest(f"A state is pending, processing, completed or failed, got {states!r:.80}.")
     return frozenset(map(GenerationState, words))
 
 

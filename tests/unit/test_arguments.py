@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_luma.api import LumaClient, LumaInvalidRequest
-from airflow_provider_luma.api.arguments import check_generation_id
+from airflow_provider_luma.api.arguments import check_generation_id, merge_arguments
 from airflow_provider_luma.api.dialects import DIALECTS, gateway
 from airflow_provider_luma.api.url import base_url
 from tests.support.samples import PROMPT
 
 
 def request_body(arguments, extra_body=None):
-    return gateway.submission(arguments, extra_body).body
+    return gateway.submission(merge_arguments(arguments, extra_body)).body
 
 
 @pytest.mark.parametrize(
