@@ -17,9 +17,8 @@ CONNECTION_TYPE: dict[str, object] = {
     "conn-fields": {
         "api": {
             "label": "API",
-            "description": "agents is Luma's own API, gateway a third party's. Without a choice, the host "
-            "agents.lumalabs.ai is Luma's own and any other a gateway; with an empty host, a token that begins with "
-            "luma- goes to Luma.",
+            "description": "agents is Luma's own API, gateway a third party's. Without a choice the host decides: "
+            "agents.lumalabs.ai is Luma's own; with an empty one, so is a token that begins with luma-.",
             "schema": {"type": ["string", "null"], "default": None, "enum": ["gateway", "agents"]},
         },
         "timeout": {
@@ -29,8 +28,7 @@ CONNECTION_TYPE: dict[str, object] = {
         },
         "verify": {
             "label": "Verify TLS",
-            "description": "Check the host's certificate. For a CA of your own, set the extra "
-            "'verify' to the path of its bundle.",
+            "description": "Check the host's certificate. The extra 'verify' may also be the path of a CA bundle.",
             "schema": {"type": ["boolean", "null"], "default": True},
         },
     },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, TypedDict, get_args, get_type_hints
 
 from airflow_provider_luma.api.errors import LumaInvalidRequest
@@ -41,20 +41,16 @@ class Template(str):
     __slots__ = ()
 
 
-def check_names(given: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise LumaInvalidRequest for an argument that is not known."""
-    if unknown := sorted(given.keys() - set(known)):
-        raise LumaInvalidRequest(f"There is no argument {', '.join(unknown)}. What has none goes into extra_body.")
-
-
 def merge_arguments(arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None) -> dict[str, Any]:
     """
     Return the arguments and the fields of ``extra_body`` in one; what is None or an empty string is left out.
 
     :param arguments: by the names of :data:`ARGUMENT_TYPES`.
     :param extra_body: further fields.
-    :raises LumaInvalidRequest: one has the wrong type, is given twice, or cannot be written as JSON.
+    :raises LumaInvalidRequest: one has another name or type, is given twice, or cannot be written as JSON.
     """
+    if unknown := sorted(arguments.keys() - ARGUMENT_TYPES.keys()):
+        raise LumaInvalidRequest(f"There is no argument {', '.join(unknown)}: put it into extra_body.")
     given = {name: value for name, value in arguments.items() if value is not None and value != ""}
     merged = merge(given, {} if extra_body is None else extra_body)
     for name, kind in ARGUMENT_TYPES.items():

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_provider_luma import __version__
-from airflow_provider_luma.api.arguments import ARGUMENT_TYPES, EXTEND_ARGUMENTS, check_names, encode
+from airflow_provider_luma.api.arguments import encode, merge_arguments
 from airflow_provider_luma.api.diagnosis import unreachable
 from airflow_provider_luma.api.dialects import DIALECTS, Answer, Request, choose_dialect
 from airflow_provider_luma.api.errors import (
     LumaAmbiguousSubmission,
-    LumaApiError,
     LumaAuthenticationError,
     LumaConnectionError,
     LumaError,
@@ -113,9 +112,6 @@ class LumaClient:
         self._identity = (self.dialect, self.url, self._token, timeout, verify, retry_for)
         self._thread = threading.local()
 
-    def __repr__(self) -> str:
-        return f"<LumaClient {self.url}>"
-
     def __eq__(self, other: object) -> bool:
         """Return whether the other would call the same API, with the same token, in the same way."""
         return isinstance(other, LumaClient) and self._identity == other._identity
@@ -155,9 +151,8 @@ class LumaClient:
         :raises LumaAmbiguousSubmission: it went out and nothing readable came back; it may have been charged.
         :raises LumaError: it was not accepted, and nothing was charged.
         """
-        check_names(arguments, ARGUMENT_TYPES)
-        given = {"user_prompt": user_prompt, **arguments}
-        return self._submit(self.dialect.submission(given, extra_body), listener)
+        given = merge_arguments({"user_prompt": user_prompt, **arguments}, extra_body)
+        return self._submit(self.dialect.submission(given), listener)
 
     def extend(
         self,
@@ -175,9 +170,8 @@ class LumaClient:
 
         The other parameters, the return and the errors are those of :meth:`submit`.
         """
-        check_names(arguments, EXTEND_ARGUMENTS)
-        given = {"user_prompt": user_prompt, **arguments}
-        return self._submit(self.dialect.extension(generation_id, given, extra_body), listener)
+        given = merge_arguments({"user_prompt": user_prompt, **arguments}, extra_body)
+        return self._submit(self.dialect.extension(generation_id, given), listener)
 
     def get(self, generation_id: str) -> Generation:
         """
@@ -206,14 +200,11 @@ class LumaClient:
 
         :raises LumaError: it is not, or does not.
         """
-        request = replace(self.dialect.query(NO_SUCH_GENERATION), call="Testing the connection")
         try:
-            self._send(request)
+            self._send(replace(self.dialect.query(NO_SUCH_GENERATION), call="Testing the connection"))
         except LumaNotFound as error:
             if not error.unknown_id:
                 raise
-        else:
-            raise LumaApiError(f"{self.url} knows a generation that cannot exist: check whether it is a Luma API.")
 
     def _read(self, request: Request[T]) -> T:
         return self._retry(lambda: self._send(request), LumaConnectionError, LumaRateLimited, LumaServerError)
@@ -293,7 +284,7 @@ class LumaClient:
             received += part
             if len(received) > MAX_ANSWER_BYTES:
                 raise LumaServerError(f"{call}: response too large, over 10 MiB.")
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline and answer.raw.length_remaining != 0:
                 raise LumaConnectionError(f"{call}: the answer took too long to come.")
         # An API may repeat the token that it refuses. A word shorter than any token is a part of other words.
         token = self._token.encode()

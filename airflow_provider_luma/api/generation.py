@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 
-from airflow_provider_luma.api.errors import LumaInvalidRequest
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -49,12 +47,8 @@ class GenerationState(str, Enum):
         return self.value
 
 
-def parse_state(name: Any) -> GenerationState:
-    """Return the state that a user's word means; raise LumaInvalidRequest for a word that is none."""
-    word = str(name).lower()
-    if word in ("pending", "processing", "completed", "failed"):
-        return GenerationState(word)
-    raise LumaInvalidRequest(f"A generation's state is pending, processing, completed or failed, got {name!r:.80}.")
+KNOWN_STATES = [state.value for state in GenerationState if state is not GenerationState.UNKNOWN]
+"""What users call the states that they can wait for."""
 
 
 @dataclass(frozen=True, kw_only=True)

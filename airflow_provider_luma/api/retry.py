@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from datetime import datetime, timezone
+import time
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 
 MAX_RETRY_AFTER = 3600.0
@@ -25,15 +26,12 @@ def backoff(first: float, failures: int, retry_after: float | None = None, *, lo
 
 def parse_retry_after(header: str | None) -> float | None:
     """Return the seconds, up to :data:`MAX_RETRY_AFTER`, that a header means which has a number or a date."""
-    if not header:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            moment = parsedate_to_datetime(header)
-        except (ValueError, OverflowError):
-            return None
-        seconds = (moment.replace(tzinfo=moment.tzinfo or timezone.utc) - datetime.now(timezone.utc)).total_seconds()
-    # In this order, so that NaN is 0.
-    return min(max(0.0, seconds), MAX_RETRY_AFTER)
+    for seconds in (float, _seconds_until):
+        with suppress(TypeError, ValueError, OverflowError):
+            # In this order, so that NaN is 0.
+            return min(max(0.0, seconds(header or "")), MAX_RETRY_AFTER)
+    return None
+
+
+def _seconds_until(date: str) -> float:
+    return parsedate_to_datetime(date).timestamp() - time.time()

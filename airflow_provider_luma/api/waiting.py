@@ -13,7 +13,7 @@ from airflow_provider_luma.api.errors import (
     LumaInvalidRequest,
     LumaNotFound,
 )
-from airflow_provider_luma.api.generation import Generation, GenerationState, parse_state
+from airflow_provider_luma.api.generation import KNOWN_STATES, Generation, GenerationState
 from airflow_provider_luma.api.retry import backoff
 
 if TYPE_CHECKING:
@@ -28,10 +28,11 @@ REFUSED_TOKEN_GRACE = 60.0
 
 def parse_states(states: Any) -> frozenset[GenerationState]:
     """Return the states that a state's name, or several, mean; raise LumaInvalidRequest for a word that is none."""
-    names = [states] if isinstance(states, str) or not isinstance(states, Iterable) else list(states)
-    if not names:
-        raise LumaInvalidRequest("Give at least one state to wait for.")
-    return frozenset(parse_state(name) for name in names)
+    given = [states] if isinstance(states, str) or not isinstance(states, Iterable) else states
+    words = {str(word).lower() for word in given}
+    if not words or not words <= {*KNOWN_STATES}:
+        raise LumaInvalidRequest(f"A state is pending, processing, completed or failed, got {states!r:.80}.")
+    return frozenset(map(GenerationState, words))
 
 
 class Wait:
@@ -113,10 +114,9 @@ class Wait:
             self._log.warning(
                 "Generation %s is %r, a state this version does not know; waiting goes on.", seen.id, seen.state_name
             )
-        elif seen.estimate_wait_seconds:
-            self._log.info("Generation %s is %s, about %.0f s to go.", seen.id, seen.state, seen.estimate_wait_seconds)
         else:
-            self._log.info("Generation %s is %s.", seen.id, seen.state)
+            left = f", about {seen.estimate_wait_seconds:.0f} s to go" if seen.estimate_wait_seconds else ""
+            self._log.info("Generation %s is %s%s.", seen.id, seen.state, left)
 
     def _update_error(self, error: LumaError) -> None:
         grace = None

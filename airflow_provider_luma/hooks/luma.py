@@ -76,16 +76,13 @@ class LumaHook(BaseHook):
     def get_connection_form_widgets() -> dict[str, Any]:
         """Return the form's fields for the extras, to Airflow before 3.2; later ones read the provider info."""
         from wtforms import BooleanField, IntegerField, StringField
-        from wtforms.validators import Optional, any_of
+        from wtforms.validators import Optional
 
-        kinds = {"number": IntegerField, "boolean": BooleanField, "string": StringField}
+        kinds = {"api": StringField, "timeout": IntegerField, "verify": BooleanField}
         fields: Any = CONNECTION_TYPE["conn-fields"]
         return {
-            name: kinds[field["schema"]["type"][0]](
-                field["label"],
-                validators=[Optional(), *([any_of(field["schema"]["enum"])] if "enum" in field["schema"] else [])],
-                description=field["description"],
-                default=field["schema"]["default"],
+            name: kinds[name](
+                field["label"], [Optional()], description=field["description"], default=field["schema"]["default"]
             )
             for name, field in fields.items()
         }

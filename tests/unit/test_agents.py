@@ -20,7 +20,7 @@ from airflow_provider_luma.api import (
     LumaRateLimited,
     LumaServerError,
 )
-from airflow_provider_luma.api.arguments import Template
+from airflow_provider_luma.api.arguments import Template, merge_arguments
 from airflow_provider_luma.api.dialects import DIALECTS, Answer, agents, check_arguments, choose_dialect
 from airflow_provider_luma.api.url import base_url
 from airflow_provider_luma.sandbox import agents_rules
@@ -41,7 +41,7 @@ def fixture(name):
 
 def body_of(extra_body=None, **arguments):
     """The body that these arguments are sent as, which Luma's own SDK judges."""
-    body = agents.submission({"user_prompt": PROMPT, **arguments}, extra_body).body
+    body = agents.submission(merge_arguments({"user_prompt": PROMPT, **arguments}, extra_body)).body
     judge(body)
     return body
 
@@ -100,7 +100,7 @@ class TestSubmission:
         assert body_of(extra_body, **arguments) == fixture(f"requests/{name}")
 
     def test_an_extension_is_a_submission_with_the_earlier_generation_as_first_frame(self):
-        request = agents.extension(VIDEO_ID, {"user_prompt": PROMPT}, None)
+        request = agents.extension(VIDEO_ID, {"user_prompt": PROMPT})
         judge(request.body)
         assert (request.method, request.path, request.body) == ("POST", "/generations", fixture("requests/extend"))
 
@@ -136,22 +136,20 @@ class TestSubmission:
         with pytest.raises(LumaInvalidRequest, match="has no notify_hook"):
             body_of({"notify_hook": "https://example.com"})
         with pytest.raises(LumaInvalidRequest, match="has no image_url"):
-            agents.extension(VIDEO_ID, {"user_prompt": PROMPT}, {"image_url": FIRST})
+            agents.extension(VIDEO_ID, merge_arguments({"user_prompt": PROMPT}, {"image_url": FIRST}))
 
     @pytest.mark.parametrize("video", [None, [], "loop"])
     def test_video_in_extra_body_must_be_a_dict(self, video):
         with pytest.raises(LumaInvalidRequest, match="extra_body's video must be a dict"):
             body_of({"video": video})
 
-    def test_values_newer_than_this_package_go_into_extra_body_and_any_model_is_let_through(self):
-        request = agents.submission(
-            {"user_prompt": PROMPT, "model_name": "ray-4"}, {"duration": "15s", "aspect_ratio": "2:1"}
-        )
-        assert request.body["model"] == "ray-4"
-        assert (request.body["video"], request.body["aspect_ratio"]) == ({"duration": "15s"}, "2:1")
+    def test_values_newer_than_this_package_are_let_through(self):
+        newer = {"model_name": "ray-4", "duration": "15s", "aspect_ratio": "2:1"}
+        body = agents.submission({"user_prompt": PROMPT, **newer}).body
+        assert (body["model"], body["video"], body["aspect_ratio"]) == ("ray-4", {"duration": "15s"}, "2:1")
 
     def test_each_submission_has_a_request_id_of_its_own_and_a_poll_has_none(self):
-        ids = {agents.submission({"user_prompt": PROMPT}, None).request_id for _ in range(2)}
+        ids = {agents.submission({"user_prompt": PROMPT}).request_id for _ in range(2)}
         assert len(ids) == 2
         assert agents.query(VIDEO_ID).request_id is None
 
@@ -176,9 +174,6 @@ class TestRefused:
                 "user_prompt is needed on Luma's own API, also beside an image",
             ),
             ({"user_prompt": "x" * 6001}, "1 to 6,000 characters, got 6,001"),
-            ({"duration": "9s"}, "duration is 5s or 10s on Luma's own API, got '9s'"),
-            ({"resolution": "4k"}, "resolution is 360p, 540p, 720p or 1080p on Luma's own API, got '4k'"),
-            ({"aspect_ratio": "9:21"}, "aspect_ratio is 9:16, 3:4, 1:1, 4:3, 16:9 or 21:9"),
             ({"image_url": "http://img.example.net/x.png"}, "image_url is an https URL"),
             ({"image_end_url": "http://img.example.net/x.png"}, "image_end_url is an https URL"),
             ({"image_url": "s3://bucket/x.png"}, "LumaGenerateVideoOperator also takes a path in storage"),
@@ -194,7 +189,7 @@ class TestRefused:
     @pytest.mark.parametrize("image", ["image_url", "image_end_url"])
     def test_an_extension_takes_no_image(self, image):
         with pytest.raises(LumaInvalidRequest, match=f"has no {image}. The generation that is extended"):
-            agents.extension(VIDEO_ID, {"user_prompt": PROMPT, image: FIRST}, None)
+            agents.extension(VIDEO_ID, {"user_prompt": PROMPT, image: FIRST})
 
     @pytest.mark.parametrize(
         ("arguments", "video", "message"),
@@ -230,7 +225,7 @@ class TestRefused:
     )
     def test_what_does_not_go_with_extending_is_refused(self, video, message):
         with pytest.raises(LumaInvalidRequest, match=message):
-            agents.extension(VIDEO_ID, {"user_prompt": PROMPT}, {"video": video})
+            agents.extension(VIDEO_ID, {"user_prompt": PROMPT, "video": video})
 
     @pytest.mark.parametrize(
         ("arguments", "video"),
@@ -244,7 +239,7 @@ class TestRefused:
         assert body_of({"video": video}, **arguments)
 
     def test_an_extension_may_loop(self):
-        assert agents.extension(VIDEO_ID, {"user_prompt": PROMPT}, {"video": {"loop": True}}).body["video"]["loop"]
+        assert agents.extension(VIDEO_ID, {"user_prompt": PROMPT, "video": {"loop": True}}).body["video"]["loop"]
 
 
 def sandbox_takes(body):
@@ -275,11 +270,11 @@ def test_every_combination_is_refused_exactly_where_the_sandbox_would_refuse_it(
     refused = {}
     for number, video in enumerate(VIDEOS):
         try:
-            agents.submission({"user_prompt": PROMPT}, {"video": video})
+            agents.submission({"user_prompt": PROMPT, "video": video})
         except LumaInvalidRequest:
             refused[number] = video
-    monkeypatch.setattr(agents, "_check_body", lambda *_: None)
-    bodies = [agents.submission({"user_prompt": PROMPT}, {"video": video}).body for video in VIDEOS]
+    monkeypatch.setattr(agents, "_check_together", lambda *_: None)
+    bodies = [agents.submission({"user_prompt": PROMPT, "video": video}).body for video in VIDEOS]
     assert refused == {number: video for number, video in enumerate(VIDEOS) if not sandbox_takes(bodies[number])}
     assert 0 < len(refused) < len(VIDEOS)
 
@@ -310,9 +305,9 @@ class TestParsed:
 
     def test_a_template_counts_as_given_with_a_value_that_may_be_right(self):
         templated = ["user_prompt", "model_name", "duration", "resolution", "aspect_ratio", "image_url"]
-        agents.submission(dict.fromkeys(templated, Template("{{ x }}")), None)
+        agents.submission(dict.fromkeys(templated, Template("{{ x }}")))
         with pytest.raises(LumaInvalidRequest, match="10s does not go with image_url"):
-            agents.submission({"user_prompt": PROMPT, "duration": "10s", "image_url": Template("{{ x }}")}, None)
+            agents.submission({"user_prompt": PROMPT, "duration": "10s", "image_url": Template("{{ x }}")})
 
 
 class TestGeneration:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_luma.api import LumaClient, LumaInvalidRequest
-from airflow_provider_luma.api.arguments import check_generation_id
+from airflow_provider_luma.api.arguments import check_generation_id, merge_arguments
 from airflow_provider_luma.api.dialects import DIALECTS, gateway
 from airflow_provider_luma.api.url import base_url
 from tests.support.samples import PROMPT
 
 
 def request_body(arguments, extra_body=None):
-    return gateway.submission(arguments, extra_body).body
+    return gateway.submission(merge_arguments(arguments, extra_body)).body
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,12 @@ def test_values_and_fields_that_nobody_documents_are_sent():
 def test_a_field_both_as_argument_and_in_extra_body_is_refused():
     with pytest.raises(LumaInvalidRequest, match="Given twice, as an argument and in extra_body: loop"):
         request_body({"user_prompt": PROMPT, "loop": False}, {"loop": True})
+
+
+@pytest.mark.parametrize("call", ["submit", "extend"])
+def test_an_argument_that_does_not_exist_is_refused_by_name(call):
+    with pytest.raises(LumaInvalidRequest, match="There is no argument seed: put it into extra_body"):
+        getattr(LumaClient("127.0.0.1:1", "token", retry_for=0), call)(PROMPT, seed=1)
 
 
 def test_an_extra_body_that_is_no_dict_is_refused():

@@ -72,14 +72,6 @@ def test_what_is_missing_at_the_top_is_read_from_the_artifact():
     assert (generation.width, generation.height) == (1360, 752)
 
 
-def test_size_and_length_that_the_video_lacks_are_those_of_the_raw_video():
-    raw = {"url": "https://x/raw.mp4", "width": 1360, "height": 752, "duration": 5.0}
-    payload = {"id": "x", "state": "completed", "video": {"url": "https://x/v.mp4"}, "video_raw": raw}
-    generation = parse_generation(payload, "Polling")
-    assert (generation.width, generation.height, generation.duration) == (1360, 752, 5.0)
-    assert generation.video_raw_url == "https://x/raw.mp4"
-
-
 def test_a_completed_generation_may_have_no_video():
     generation = parsed("get_completed_without_video")
     assert generation.video_url is generation.download_url is generation.width is None
@@ -141,12 +133,6 @@ def test_a_row_that_ended_counts_for_more_than_the_generation_in_it():
     generation = parse_generation(row, "Polling")
     assert generation.state is GenerationState.FAILED
     assert generation.failure_reason == "timed out"
-
-
-@pytest.mark.parametrize(("status", "state"), [("IN_PROGRESS", "rendering"), ("RENDERING", "dreaming")])
-def test_a_known_state_counts_for_more_than_an_unknown_one(status, state):
-    row = {"task_id": "x", "status": status, "data": {"id": "x", "state": state}}
-    assert parse_generation(row, "Polling").state is GenerationState.PROCESSING
 
 
 def test_of_two_ids_the_gateways_own_counts():

@@ -193,12 +193,6 @@ class TestGatewayInTrouble:
                 call(PROMPT)
         assert limits == [limit, limit]
 
-    def test_no_request_of_a_poll_takes_longer_than_retry_for(self, limits):
-        with pytest.raises(LumaConnectionError):
-            LumaClient("127.0.0.1", TOKEN, timeout=30, retry_for=1).get("x")
-        assert len(limits) > 1
-        assert set(limits) == {(1.0, 1.0)}
-
     def test_a_batch_query_is_repeated_though_it_is_a_post(self):
         answers = error_answer(503), error_answer(503), json_answer(b'[{"id": "x", "state": "pending"}]')
         with far_end(*answers) as (url, requests):

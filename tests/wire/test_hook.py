@@ -223,12 +223,12 @@ class TestConnectionForm:
     def test_airflow_before_3_2_gets_the_same_form_from_the_hook(self, monkeypatch):
         """WTForms, which that Airflow brings, is replaced."""
 
-        def field(label, **rest):
+        def field(label, validators, **rest):
             return label, rest["default"]
 
         fields = SimpleNamespace(IntegerField=field, BooleanField=field, StringField=field)
         monkeypatch.setitem(sys.modules, "wtforms", fields)
-        monkeypatch.setitem(sys.modules, "wtforms.validators", SimpleNamespace(Optional=object, any_of=list))
+        monkeypatch.setitem(sys.modules, "wtforms.validators", SimpleNamespace(Optional=object))
         widgets = LumaHook.get_connection_form_widgets()
         assert widgets == {
             "api": ("API", None),

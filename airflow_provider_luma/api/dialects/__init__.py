@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow_provider_luma.api.arguments import Template
+from airflow_provider_luma.api.arguments import Template, merge_arguments
 from airflow_provider_luma.api.dialects import agents, gateway
 from airflow_provider_luma.api.dialects.protocol import Answer, Dialect, Request
 from airflow_provider_luma.api.errors import LumaInvalidRequest
@@ -72,11 +72,12 @@ def check_arguments(
     :param extra_body: fields that ``arguments`` has no name for.
     :param templated: names whose values are still templates, and count as given.
     """
-    given = {name: Template("template") if name in templated else value for name, value in arguments.items()}
+    values = {name: Template("template") if name in templated else value for name, value in arguments.items()}
+    given = merge_arguments(values, extra_body)
     refused: list[LumaInvalidRequest] = []
     for dialect in DIALECTS.values():
         try:
-            dialect.submission(given, extra_body)
+            dialect.submission(given)
         except LumaInvalidRequest as error:
             refused.append(error)
     if len(refused) == len(DIALECTS):

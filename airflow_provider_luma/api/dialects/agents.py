@@ -6,6 +6,7 @@ Source: its documentation and its Python SDK, luma-agents 0.5.0, both of 2026; n
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -16,7 +17,6 @@ from airflow_provider_luma.api.arguments import (
     check_generation_id,
     check_length,
     merge,
-    merge_arguments,
 )
 from airflow_provider_luma.api.dialects.protocol import Answer, Request
 from airflow_provider_luma.api.dialects.values import json_value, mapping, short_text, text, time
@@ -46,13 +46,6 @@ PROMPT_LENGTH = range(1, 6001)
 FIELDS = {"user_prompt": "prompt", "model_name": "model", "aspect_ratio": "aspect_ratio"}
 FRAMES = {"image_url": "start_frame", "image_end_url": "end_frame"}
 """What arguments are called in a request, at its top and under its ``video``, where they are called otherwise."""
-
-VALUES = {
-    "duration": ("5s", "10s"),
-    "resolution": ("360p", "540p", "720p", "1080p"),
-    "aspect_ratio": ("9:16", "3:4", "1:1", "4:3", "16:9", "21:9"),
-}
-"""What arguments may be; what is in extra_body is sent as it is."""
 
 NO_COUNTERPART = {
     "expand_prompt": "The prompt is used as it is written: leave this out.",
@@ -98,17 +91,15 @@ def base_path(path: str) -> str:
     return f"{path.removesuffix(GENERATIONS).removesuffix('/v1')}/v1"
 
 
-def submission(arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None) -> Request[Generation]:
+def submission(given: Mapping[str, Any]) -> Request[Generation]:
     """Return the request that submits a generation."""
-    return _request("Submitting a generation", _body(arguments, extra_body, {}, NO_COUNTERPART))
+    return _request("Submitting a generation", _body(given, {}, NO_COUNTERPART))
 
 
-def extension(
-    generation_id: str, arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None
-) -> Request[Generation]:
+def extension(generation_id: str, given: Mapping[str, Any]) -> Request[Generation]:
     """Return the request that submits the continuation of a generation, of which it is the first frame."""
     earlier = {"start_frame": {"generation_id": check_generation_id(generation_id)}}
-    body = _body(arguments, extra_body, earlier, NO_COUNTERPART_IN_EXTENSIONS)
+    body = _body(given, earlier, NO_COUNTERPART_IN_EXTENSIONS)
     return _request(f"Extending generation {generation_id}", body)
 
 
@@ -127,18 +118,15 @@ def _request(call: str, body: Mapping[str, Any]) -> Request[Generation]:
     return Request(call, "POST", GENERATIONS, read_generation, body, request_id=str(uuid.uuid4()))
 
 
-def _body(
-    arguments: Mapping[str, Any],
-    extra_body: Mapping[str, Any] | None,
-    frames: Mapping[str, Any],
-    no_counterpart: Mapping[str, str],
-) -> dict[str, Any]:
-    extra = merge_arguments(arguments, extra_body)
-    given = {name: extra.pop(name) for name in ARGUMENT_TYPES if name in extra}
+def _body(given: Mapping[str, Any], frames: Mapping[str, Any], no_counterpart: Mapping[str, str]) -> dict[str, Any]:
     for name, instead in no_counterpart.items():
         if name in given:
             raise LumaInvalidRequest(f"{NAME} has no {name}. {instead}")
-    _check_values(arguments)
+    if (model := given.get("model_name")) in ("ray-v1", "ray-v2"):
+        raise LumaInvalidRequest(
+            f"model_name {model} is a gateway's, and none on {NAME}: leave it out for {DEFAULT_MODEL}."
+        )
+    extra = {name: value for name, value in given.items() if name not in ARGUMENT_TYPES}
     fields = {field: given[name] for name, field in FIELDS.items() if name in given}
     video: dict[str, Any] = {name: given[name] for name in ("duration", "resolution", "loop") if name in given}
     video |= {field: _reference(name, given[name]) for name, field in FRAMES.items() if name in given}
@@ -152,29 +140,12 @@ def _body(
     return body
 
 
-def _check_values(arguments: Mapping[str, Any]) -> None:
-    if (model := arguments.get("model_name")) in ("ray-v1", "ray-v2"):
-        raise LumaInvalidRequest(
-            f"model_name {model} is a gateway's, and none on {NAME}: leave it out for {DEFAULT_MODEL}."
-        )
-    for name, values in VALUES.items():
-        value = arguments.get(name)
-        if value and not isinstance(value, Template) and value not in values:
-            raise LumaInvalidRequest(
-                f"{name} is {', '.join(values[:-1])} or {values[-1]} on {NAME}, got {value!r:.80}. "
-                "A newer value goes into extra_body."
-            )
-
-
 def _reference(argument: str, image: str) -> dict[str, Any]:
     """Return an image as a request has it."""
-    scheme, _, rest = image.partition(":")
-    if scheme.lower() == "https" or isinstance(image, Template):
+    if image.lower().startswith("https:") or isinstance(image, Template):
         return {"url": image}
-    kind, _, encoded = rest.partition(",")
-    media_type, *parameters = kind.split(";")
-    if scheme.lower() == "data" and media_type and encoded and "base64" in parameters:
-        return {"data": encoded, "media_type": media_type}
+    if inline := re.fullmatch(r"data:([^,;]+)(?:;[^,;]+)*;base64,(.+)", image, re.IGNORECASE | re.DOTALL):
+        return {"data": inline[2], "media_type": inline[1]}
     raise LumaInvalidRequest(
         f"{argument} is an https URL, or a data: URI with an image type and base64, on {NAME}, got {image!r:.60}. "
         "LumaGenerateVideoOperator also takes a path in storage."

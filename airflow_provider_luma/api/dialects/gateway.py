@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_provider_luma.api.arguments import check_generation_id, check_length, merge_arguments
+from airflow_provider_luma.api.arguments import check_generation_id, check_length
 from airflow_provider_luma.api.dialects.protocol import Answer, Request
 from airflow_provider_luma.api.dialects.values import (
     error_code,
@@ -46,17 +46,10 @@ GENERATIONS = "/luma/generations"
 PROMPT_LENGTH = range(3, 5001)
 
 _STATES = {
-    "pending": GenerationState.PENDING,
-    "queued": GenerationState.PENDING,
-    "not_start": GenerationState.PENDING,
-    "submitted": GenerationState.PENDING,
-    "processing": GenerationState.PROCESSING,
-    "dreaming": GenerationState.PROCESSING,
-    "in_progress": GenerationState.PROCESSING,
-    "completed": GenerationState.COMPLETED,
-    "success": GenerationState.COMPLETED,
-    "failed": GenerationState.FAILED,
-    "failure": GenerationState.FAILED,
+    **dict.fromkeys(("pending", "queued", "not_start", "submitted"), GenerationState.PENDING),
+    **dict.fromkeys(("processing", "dreaming", "in_progress"), GenerationState.PROCESSING),
+    **dict.fromkeys(("completed", "success"), GenerationState.COMPLETED),
+    **dict.fromkeys(("failed", "failure"), GenerationState.FAILED),
 }
 _SUCCESS_CODES = ("success", "0", "200")
 _UNKNOWN_ID = "task_not_exist"
@@ -70,19 +63,17 @@ def base_path(path: str) -> str:
     return path.removesuffix(GENERATIONS)
 
 
-def submission(arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None) -> Request[Generation]:
+def submission(given: Mapping[str, Any]) -> Request[Generation]:
     """Return the request that submits a generation; values that the gateway does not document are let through."""
-    body = _body(arguments, extra_body)
-    return Request("Submitting a generation", "POST", GENERATIONS, _read_generation, body)
+    _check(given)
+    return Request("Submitting a generation", "POST", GENERATIONS, _read_generation, given)
 
 
-def extension(
-    generation_id: str, arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None
-) -> Request[Generation]:
+def extension(generation_id: str, given: Mapping[str, Any]) -> Request[Generation]:
     """Return the request that submits the continuation of a generation."""
+    _check(given)
     path = f"{_path(generation_id)}/extend"
-    body = _body(arguments, extra_body)
-    return Request(f"Extending generation {generation_id}", "POST", path, _read_generation, body)
+    return Request(f"Extending generation {generation_id}", "POST", path, _read_generation, given)
 
 
 def query(generation_id: str) -> Request[Generation]:
@@ -100,14 +91,12 @@ def _path(generation_id: str) -> str:
     return f"{GENERATIONS}/{quote(check_generation_id(generation_id), safe='')}"
 
 
-def _body(arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None) -> dict[str, Any]:
-    body = merge_arguments(arguments, extra_body)
+def _check(body: Mapping[str, Any]) -> None:
     if not body.keys() & {"user_prompt", "image_url", "image_end_url"}:
         raise LumaInvalidRequest("A generation needs a user_prompt, or an image_url to start from.")
     check_length(body.get("user_prompt"), PROMPT_LENGTH)
     if body.get("loop") is True and "image_end_url" in body:
         raise LumaInvalidRequest("loop does not go with image_end_url: a loop ends where it began.")
-    return body
 
 
 def _read_generation(answer: Answer, call: str) -> Generation:

@@ -116,19 +116,16 @@ class Dialect(Protocol):
     def base_path(self, path: str) -> str:
         """Return the path that stands before this API's own ones, given that of the connection's host."""
 
-    def submission(self, arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None) -> Request[Generation]:
+    def submission(self, given: Mapping[str, Any]) -> Request[Generation]:
         """
         Return the request that submits a generation; raise LumaInvalidRequest for what this API would refuse.
 
-        :param arguments: by the names that users type; a :class:`~airflow_provider_luma.api.arguments.Template` counts
-            as given, and as right.
-        :param extra_body: fields that this API takes and ``arguments`` has no name for.
+        :param given: arguments by the names that users type, of the right types, and what ``extra_body`` had beside
+            them. A :class:`~airflow_provider_luma.api.arguments.Template` counts as right.
         """
 
-    def extension(
-        self, generation_id: str, arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None
-    ) -> Request[Generation]:
-        """Return the request that extends a generation; parameters and errors are those of :meth:`submission`."""
+    def extension(self, generation_id: str, given: Mapping[str, Any]) -> Request[Generation]:
+        """Return the request that extends a generation; ``given`` and the errors are those of :meth:`submission`."""
 
     def query(self, generation_id: str) -> Request[Generation]:
         """Return the request that polls one generation."""

@@ -73,9 +73,4 @@ def _time(value: str | float) -> DateTime | None:
 
 def content_kind(content: bytes) -> str:
     """Return what kind of thing came in place of a readable answer; never the thing, which may be a whole page."""
-    start = content[:200].lstrip()
-    if not start:
-        return "nothing in it"
-    if start.startswith(b"<"):
-        return "an HTML page"
-    return "JSON without an error message" if start[:1] in b'{["n' else "something that is not JSON"
+    return "an HTML page" if content.lstrip().startswith(b"<") else "no message that can be read"
