@@ -25,6 +25,9 @@ UNKNOWN_ID_GRACE = 60.0
 REFUSED_TOKEN_GRACE = 60.0
 """Seconds for which a token may be refused: a new one may be on its way."""
 
+PROGRESS_INTERVAL = 60.0
+"""Seconds between two lines of the log while a generation's state stays the same."""
+
 
 def parse_states(states: Any) -> frozenset[GenerationState]:
     """Return the states that a state's name, or several, mean; raise LumaInvalidRequest for a word that is none."""
@@ -44,7 +47,7 @@ class Wait:
 
     :param generation_id: what is waited for.
     :param target_state: the state to wait for, or several.
-    :param log: where each change is written, once.
+    :param log: where each change is written, and once a minute that nothing has changed.
     :param memory: what :attr:`memory` was in an earlier process of the same wait.
     :param clock: returns seconds since any moment that is the same for all who share a memory.
     """
@@ -63,6 +66,7 @@ class Wait:
         self._log = log
         self._clock = clock
         self._state_name: str | None = (memory or {}).get("state")
+        self._logged_at = clock()
         self._lasting: str | None = (memory or {}).get("lasting")
         self._lasting_since: float = (memory or {}).get("lasting_since", 0.0)
         self._errors = 0
@@ -107,16 +111,19 @@ class Wait:
         return backoff(poll_interval, self._errors, self._retry_after) if self._errors else poll_interval
 
     def _log_state(self, seen: Generation) -> None:
-        if seen.state_name == self._state_name:
+        now, changed = self._clock(), seen.state_name != self._state_name
+        if not changed and now - self._logged_at < PROGRESS_INTERVAL:
             return
-        self._state_name = seen.state_name
-        if seen.state is GenerationState.UNKNOWN:
+        self._state_name, self._logged_at = seen.state_name, now
+        if changed and seen.state is GenerationState.UNKNOWN:
             self._log.warning(
                 "Generation %s is %r, a state this version does not know; waiting goes on.", seen.id, seen.state_name
             )
-        else:
-            left = f", about {seen.estimate_wait_seconds:.0f} s to go" if seen.estimate_wait_seconds else ""
-            self._log.info("Generation %s is %s%s.", seen.id, seen.state, left)
+            return
+        still = "" if changed else "still "
+        to_go = f", about {seen.estimate_wait_seconds:.0f} s to go" if seen.estimate_wait_seconds else ""
+        state = seen.state_name if seen.state is GenerationState.UNKNOWN else seen.state
+        self._log.info("Generation %s is %s%s%s.", seen.id, still, state, to_go)
 
     def _update_error(self, error: LumaError) -> None:
         grace = None

@@ -101,6 +101,8 @@ class _SubmittingOperator(BaseOperator):
             if not self.wait_for_completion:
                 outcome.emit(None, {"generation_id": generation_id}, inputs=self._image_uris())
                 return generation_id
+            if self.execution_timeout is None:
+                self.log.info("This wait has no time limit. To set one: execution_timeout=timedelta(hours=1).")
             if self.deferrable:
                 self._defer_wait(context, generation_id)
             generation = hook.wait_for_generation(generation_id, poll_interval=self.poll_interval)

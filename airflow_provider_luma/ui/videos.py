@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,7 @@ def _video(tasks: list[Task]) -> dict[str, Any]:
         "prompt": _text(request.get("user_prompt")),
         "model": _text(request.get("model_name")),
         "size": _size(generation) or _text(request.get("resolution")),
+        "ratio": _ratio(generation, request),
         "length": _length(generation.get("duration") or request.get("duration")),
         "submitted_at": _text(first.record.get("submitted_at")),
         "took": (min(completed) - submitted).total_seconds() if completed and submitted else None,
@@ -171,8 +173,20 @@ def _size(generation: Mapping[str, Any]) -> str:
     return f"{width} \u00d7 {height}" if width and height else ""
 
 
+def _ratio(generation: Mapping[str, Any], request: Mapping[str, Any]) -> float | None:
+    """Return how wide a video is for its height, as far as the page can show it."""
+    width, height = generation.get("width"), generation.get("height")
+    if not width or not height:
+        width, _, height = _text(request.get("aspect_ratio")).partition(":")
+    try:
+        ratio = float(width) / float(height)
+    except (ArithmeticError, TypeError, ValueError):
+        return None
+    return ratio if 0.2 < ratio < 5 else None
+
+
 def _length(duration: Any) -> str:
-    return f"{duration:g} s" if isinstance(duration, int | float) else _text(duration)
+    return f"{duration:g} s" if isinstance(duration, int | float) else re.sub(r"(?<=\d)s$", " s", _text(duration))
 
 
 def _when(value: Any) -> pendulum.DateTime | None:

@@ -98,6 +98,18 @@ def detail(frame, name):
     return frame.locator(f"dt:text-is('{name}') + dd:visible")
 
 
+def answer_with(page, name, change):
+    """Let the tab get an answer that is not quite the server's."""
+
+    def answer(route):
+        response = route.fetch()
+        found = response.json()
+        change(found)
+        route.fulfill(response=response, json=found)
+
+    page.route(f"**/{name}*", answer)
+
+
 class TestConnectionForm:
     def test_the_form_asks_for_a_token_and_a_gateway_and_saves_a_good_connection(self, ui, sandbox, tmp_path):
         page = ui.page
@@ -233,6 +245,26 @@ class TestTaskTab:
         expect(frame.locator(".problem")).to_contain_text(reason)
         expect(frame.locator(".problem")).to_contain_text(advice)
 
+    def test_a_vertical_video_stands_upright_before_it_is_loaded(self, ui, archive):
+        answer_with(ui.page, "video.json", lambda found: found["video"].update(ratio=9 / 16, video_url=None))
+        box = ui.tab_of_task("example_luma_archive", archive, "wait").locator(".stage").bounding_box()
+        assert box["width"] / box["height"] == pytest.approx(9 / 16, abs=0.01)
+
+    @pytest.mark.parametrize(
+        ("stored", "advice"),
+        [(["s3://bucket/boat.mp4"], "Your copy is where “Stored at” says."), ([], "get a fresh one with the id")],
+        ids=["stored", "not stored"],
+    )
+    def test_of_a_url_that_has_expired_the_tab_says_where_the_video_still_is(self, ui, archive, stored, advice):
+        def expire(found):
+            found["video"].update(
+                video_url=found["video"]["video_url"].replace("/cdn/", "/cdn/until-1/"), stored=stored
+            )
+
+        answer_with(ui.page, "video.json", expire)
+        frame = ui.tab_of_task("example_luma_archive", archive, "wait")
+        expect(frame.locator(".stage")).to_contain_text(advice)
+
     def test_the_tab_of_another_operator_has_one_quiet_line(self, ui, archive):
         frame = ui.tab_of_task("example_luma_archive", archive, "show")
         expect(frame.locator("body")).to_have_text("No Luma video in this task.", use_inner_text=True)
@@ -313,6 +345,23 @@ class TestRunTab:
         assert len([url for url in luma if url.endswith("/videos")]) == 1
         assert len([url for url in luma if url.endswith(".json")]) == 1
         assert len([url for url in ui.requests if "poster" in url]) < 80
+
+    def test_without_posters_the_first_frames_near_the_screen_are_shown(self, ui, many):
+        """Luma's own API has none."""
+
+        def without_posters(found):
+            one = next(video for video in found["videos"] if video["video_url"])
+            found["videos"] = [
+                {**one, "map_index": index, "poster_url": None, "video_url": f"{one['video_url']}?frame={index}"}
+                for index in range(300)
+            ]
+
+        answer_with(ui.page, "videos.json", without_posters)
+        frame = ui.tab_of_run("luma_ui", many)
+        expect(frame.locator("#wall li")).to_have_count(300)
+        expect(frame.locator("#wall video:visible").first).to_be_visible()
+        ui.page.wait_for_timeout(1000)
+        assert len({url for url in ui.requests if "?frame=" in url}) < 60
 
     def test_a_run_that_does_not_exist_is_reported(self, ui):
         ui.open("luma/dags/luma_ui/runs/nowhere/videos")

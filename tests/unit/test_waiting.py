@@ -84,6 +84,18 @@ def test_each_change_of_state_is_logged_once_with_the_estimate(begin, caplog):
     ]
 
 
+def test_while_nothing_changes_one_line_a_minute_says_so(begin, clock, caplog):
+    wait = begin()
+    for to_go in range(200, 50, -5):
+        wait.update(generation("processing", estimate_wait_seconds=to_go))
+        clock.now += 5
+    assert caplog.messages == [
+        "Generation x is processing, about 200 s to go.",
+        "Generation x is still processing, about 140 s to go.",
+        "Generation x is still processing, about 80 s to go.",
+    ]
+
+
 def test_an_unknown_state_is_logged_once_and_ends_nothing(begin, caplog):
     wait = begin()
     assert wait.update(generation("rendering_preview")) is None
