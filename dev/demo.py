@@ -72,13 +72,13 @@ def run_dag(airflow: LocalAirflow, log: Path) -> int:
     with log.open("wb") as everything:
         for line in run.stdout or ():
             everything.write(line)
-            shown = told(line.decode(errors="replace").rstrip())
+            shown = shown_line(line.decode(errors="replace").rstrip())
             if shown:
                 print(shown, flush=True)
     return run.wait()
 
 
-def told(line: str) -> str:
+def shown_line(line: str) -> str:
     """Return what a line of Airflow's output tells a newcomer, which is nothing for most of them."""
     try:
         entry = json.loads(line)

@@ -280,7 +280,7 @@ def test_every_combination_is_refused_exactly_where_the_sandbox_would_refuse_it(
 
 
 class TestParsed:
-    """What is refused when a DAG is parsed, where nobody knows which API the connection speaks."""
+    """What is refused when a DAG is parsed, where the connection's API is not known yet."""
 
     @pytest.mark.parametrize(
         "arguments",

@@ -392,7 +392,7 @@ class TestThreadsAndForks:
         assert set(states) == {GenerationState.COMPLETED}
 
     def test_each_submission_opens_a_connection_of_its_own_and_polls_share_one(self):
-        """A connection that was idle may be dead, and then nobody knows whether the submission was accepted."""
+        """A connection that was idle may be dead, and then it is unknown whether the submission was accepted."""
         with keep_alive_server(b'{"id": "x", "state": "pending"}') as (url, requests):
             client = LumaClient(url, TOKEN)
             for call in (client.get, client.submit, client.get, client.submit):

@@ -365,9 +365,9 @@ class TestBadId:
 
         async def waiting():
             waiting = {one: asyncio.ensure_future(event(one)) for one in ids}
-            spoiled = waiting.pop(poison)
+            failing = waiting.pop(poison)
             fired = await asyncio.gather(*waiting.values())
-            spoiled.cancel()
+            failing.cancel()
             return fired
 
         fired = loop.run(waiting())
@@ -405,9 +405,9 @@ class TestBadId:
         far.one = lambda one: refusal(500) if one in poison else None
 
         async def waiting():
-            spoiled = [asyncio.ensure_future(event(one)) for one in poison]
+            failing = [asyncio.ensure_future(event(one)) for one in poison]
             fired = await events(set(ids) - poison)
-            for one in spoiled:
+            for one in failing:
                 one.cancel()
             return fired
 
@@ -432,11 +432,11 @@ class TestBadId:
         far.one = lambda one: refusal(status) if one == poison else None
 
         async def waiting():
-            spoiled, *fired = (asyncio.ensure_future(event(one)) for one in (poison, *few))
+            failing, *fired = (asyncio.ensure_future(event(one)) for one in (poison, *few))
             await asyncio.sleep(20)
             fired += [asyncio.ensure_future(event(one)) for one in far.submit(200)]
             fired = await asyncio.gather(*fired)
-            spoiled.cancel()
+            failing.cancel()
             return fired
 
         assert statuses(loop.run(waiting())) == {"success": 203}
