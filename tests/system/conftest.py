@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 #: How many tests marked `together` run at a time: two cores are busy with these.
-AT_ONCE = 8
+AT_ONCE = 6
 #: The tests of the UI come first: they keep a browser busy, while the others wait. The search for tokens comes last.
 TURNS = {"test_ui.py": -1, "test_secrets.py": 1}
 
@@ -44,11 +44,11 @@ def all_together(request) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
     """
-    A gateway that takes six seconds for a video, and sixty for a slow one, unless a test lets it finish before.
+    A gateway that takes ten seconds for a video, and a hundred for a slow one, unless a test lets it finish before.
 
     Airflow fails a deferred task whose trigger fires before the scheduler has seen that its first process ended.
     """
-    with Sandbox(token=TOKEN, seconds=6) as sandbox:
+    with Sandbox(token=TOKEN, seconds=10) as sandbox:
         yield sandbox
 
 

@@ -247,7 +247,9 @@ class TestTaskTab:
 
     def test_a_vertical_video_stands_upright_before_it_is_loaded(self, ui, archive):
         answer_with(ui.page, "video.json", lambda found: found["video"].update(ratio=9 / 16, video_url=None))
-        box = ui.tab_of_task("example_luma_archive", archive, "wait").locator(".stage").bounding_box()
+        stage = ui.tab_of_task("example_luma_archive", archive, "wait").locator(".stage")
+        expect(stage).to_contain_text("gave no URL of its video")
+        box = stage.bounding_box()
         assert box["width"] / box["height"] == pytest.approx(9 / 16, abs=0.01)
 
     @pytest.mark.parametrize(
@@ -329,7 +331,9 @@ class TestRunTab:
         expect(detail(frame, "Prompt")).to_have_text("Aurora over a sleeping village")
         frame.locator("dialog video").focus()
         ui.page.keyboard.press("Space")
-        ui.page.wait_for_function(f"() => {VIDEO}.currentTime > 0.3")
+        # The tiles have videos, too, of which they show the first frame where there is no poster.
+        enlarged = VIDEO.replace("'video'", "'dialog video'")
+        ui.page.wait_for_function(f"() => {enlarged}.currentTime > 0.3")
         ui.page.keyboard.press("Escape")
         expect(frame.get_by_role("dialog")).to_be_hidden()
         expect(tile).to_be_focused()
