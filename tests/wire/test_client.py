@@ -167,11 +167,38 @@ class TestGatewayInTrouble:
             assert len(requests) == 2
         assert caplog.text.count("Trying again in 0.") == 1
 
-    def test_a_poll_raises_its_last_error_when_retry_for_is_over(self, sandbox):
+    @pytest.fixture
+    def pauses(self, monkeypatch):
+        """The seconds between the tries of the client, whose clock they move; more than an hour of them fails."""
+        pauses = []
+
+        def sleep(seconds):
+            pauses.append(seconds)
+            assert sum(pauses) < 3600
+
+        clock = SimpleNamespace(sleep=sleep, monotonic=lambda: sum(pauses))
+        monkeypatch.setattr("airflow_provider_luma.api.client.time", clock)
+        return pauses
+
+    def test_a_poll_is_repeated_less_and_less_often_and_raises_its_last_error_when_retry_for_is_over(
+        self, sandbox, pauses
+    ):
         sandbox.weather(down=True)
         with pytest.raises(LumaConnectionError):
-            LumaClient(sandbox.url, TOKEN, retry_for=3).get("x")
-        assert sandbox.report()["requests"] > 1
+            LumaClient(sandbox.url, TOKEN, retry_for=60).get("x")
+        assert sandbox.report()["requests"] == len(pauses) + 1
+        assert 35 < sum(pauses) <= 60
+        for pause, least in zip(pauses, [0.5, 1, 2, 4, 8, 15, 15, 15], strict=False):
+            assert least <= pause <= 1.25 * least
+
+    @pytest.mark.parametrize("call", ["get", "submit"])
+    def test_a_retry_after_of_more_than_a_quarter_of_a_minute_is_left_to_the_caller(self, call, pauses):
+        """A task can wait that long without its worker."""
+        with far_end(error_answer(429, extra=b"Retry-After: 16\r\n")) as (url, _):
+            with pytest.raises(LumaRateLimited) as caught:
+                getattr(LumaClient(url, TOKEN, retry_for=600), call)(PROMPT)
+            assert caught.value.retry_after == 16
+        assert pauses == []
 
     @pytest.fixture
     def limits(self, monkeypatch):
