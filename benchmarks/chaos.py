@@ -86,11 +86,11 @@ def kill_at_random(
     run_id = airflow.run("luma_chaos")
     killed: Counter[str] = Counter()
     state = ""
-    while state not in {"success", "failed"} and time.monotonic() - began < 1500:
+    while state not in {"success", "failed"} and time.monotonic() - began < 2400:
+        # Else a slow machine would do nothing but start what was killed.
+        airflow.wait_for(lambda: restart_what_ended(airflow, killed) and airflow.healthy(), timeout=600)
         time.sleep(SECONDS_BETWEEN_KILLS * dice.uniform(0.5, 1.5))
-        # The API server, or the database, is away.
         with suppress(requests.RequestException, OperationalError):
-            restart_what_ended(airflow, killed)
             state = airflow.api("GET", f"dags/luma_chaos/dagRuns/{run_id}")["state"]
             if state == "running":
                 killed[kill_one(airflow, run_id, crash_database, dice)] += 1
