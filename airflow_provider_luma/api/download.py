@@ -37,6 +37,9 @@ REDIRECTS = 5
 TRIES = 8
 """So many failures in a row, without a new byte, end a download: about a minute."""
 
+PROGRESS_INTERVAL = 10.0
+"""Seconds between two lines of the log that say how far a download has come."""
+
 
 class Target(Protocol):
     """What a file is written to."""
@@ -185,7 +188,7 @@ class _Transfer:
         self.content_type = ""
         self._sha256 = hashlib.sha256()
         self._validator: str | None = None
-        self._tenths = 0
+        self._logged_at = time.monotonic()
 
     def range_headers(self) -> dict[str, str]:
         """Return the headers that request what is missing, if the file is still the one that was begun."""
@@ -225,9 +228,9 @@ class _Transfer:
         self._sha256.update(part)
         self.received += len(part)
         self.most = max(self.most, self.received)
-        tenths = 10 * self.received // self.total
-        if tenths > self._tenths:
-            self._tenths = tenths
+        now = time.monotonic()
+        if now - self._logged_at >= PROGRESS_INTERVAL and self.received < self.total:
+            self._logged_at = now
             log.info("%d %% of %s bytes.", 100 * self.received // self.total, f"{self.total:,}")
 
     def result(self) -> DownloadResult:

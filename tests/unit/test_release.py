@@ -89,8 +89,12 @@ def test_every_link_of_the_readme_leads_from_the_package_index_to_a_file_of_the_
     targets = re.findall(r"\]\((.+?)\)", readme)
     assert len(targets) > 10
     for target in targets:
-        kind, path = re.fullmatch(r"https://example.com/luma/(raw|blob)/v1.2.3/([^#]+)(?:#.+)?", target).groups()
+        kind, path, anchor = re.fullmatch(
+            r"https://example.com/luma/(raw|blob)/v1.2.3/([^#]+)(?:#(.+))?", target
+        ).groups()
         assert (CHECKOUT / path).is_file()
+        headings = re.findall(r"^#+ (.+)$", (CHECKOUT / path).read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [re.sub(r"[^\w-]", "", one.lower().replace(" ", "-")) for one in headings]
         assert kind == ("raw" if path.endswith(".png") else "blob")
 
 

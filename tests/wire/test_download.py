@@ -124,7 +124,7 @@ def cdn(connect):
 def pauses(monkeypatch):
     """The seconds that a download would have paused for; none of them passes."""
     seconds = []
-    monkeypatch.setattr(download, "time", SimpleNamespace(sleep=seconds.append))
+    monkeypatch.setattr(download, "time", SimpleNamespace(sleep=seconds.append, monotonic=time.monotonic))
     return seconds
 
 
@@ -797,12 +797,30 @@ class TestGiven:
 
 
 class TestProgress:
-    def test_a_line_is_logged_for_each_tenth(self, connect, tmp_path, caplog):
+    @pytest.fixture
+    def progress(self, connect, tmp_path, caplog):
+        """What is logged of how far a large file has come."""
         large = tmp_path / "large.mp4"
         large.write_bytes(b"\0\0\0\x20ftypisom" + bytes(30_000_000))
-        with Cdn(video=str(large)) as cdn, caplog.at_level(logging.INFO):
-            connect(host=cdn.url, password=TOKEN)
-            store(cdn.submit(), tmp_path / "there.mp4")
-        lines = [line for line in caplog.messages if " % of " in line]
-        assert 8 <= len(lines) <= 10
-        assert lines[-1] == "100 % of 30,000,012 bytes."
+
+        def progress():
+            with Cdn(video=str(large)) as cdn, caplog.at_level(logging.INFO):
+                connect(host=cdn.url, password=TOKEN)
+                store(cdn.submit(), tmp_path / "there.mp4")
+            return [line for line in caplog.messages if " % of " in line]
+
+        return progress
+
+    def test_of_a_download_that_takes_long_its_percent_is_logged(self, progress, monkeypatch):
+        monkeypatch.setattr(download, "PROGRESS_INTERVAL", 0.0)
+        lines = progress()
+        assert len(lines) > 10
+        assert all(line.endswith(" % of 30,000,012 bytes.") for line in lines)
+        percents = [int(line.split()[0]) for line in lines]
+        assert percents == sorted(percents)
+        assert percents[-1] < 100
+
+    def test_of_a_download_that_takes_seconds_only_the_end_is_logged(self, progress, caplog, monkeypatch):
+        monkeypatch.setattr(download, "PROGRESS_INTERVAL", 3600.0)
+        assert progress() == []
+        assert "there.mp4: 30,000,012 bytes, SHA-256" in caplog.text
