@@ -1,12 +1,11 @@
-"""Which poller polls for an Airflow connection, in each event loop."""
+"""What the triggers of an event loop poll with: their Airflow connections, each looked up once for all who name it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-from dataclasses import dataclass, field
+import logging
+from contextvars import Context
 from math import inf
-from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
@@ -14,118 +13,94 @@ from asgiref.sync import sync_to_async
 
 from airflow_provider_luma.api import LumaConnectionError, LumaError
 from airflow_provider_luma.hooks.luma import LumaHook
-from airflow_provider_luma.triggers.poller import CACHE_TTL, Poller
+from airflow_provider_luma.triggers.poller import CACHE_TTL, Poller, Subscription, notify_all
 
-if TYPE_CHECKING:
-    from airflow_provider_luma.api import LumaClient
+log = logging.getLogger(__name__)
 
-LOOKUP_RETRY_INTERVAL = 1.0
-"""Seconds for which a failed look-up of a connection stands for all who name it."""
+LOOKUP_RETRY_INTERVAL = 5.0
+"""Seconds between two look-ups of a connection that could not be looked up yet."""
 
 MISSING_GRACE = 60.0
 """Seconds for which a connection must not be found before it is believed missing."""
 
-_OF_LOOP: WeakKeyDictionary[asyncio.AbstractEventLoop, Pollers] = WeakKeyDictionary()
+_OF_LOOP: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Connection]] = WeakKeyDictionary()
 
 
-@dataclass(eq=False)
-class _Connection:
-    """What an Airflow connection's id led to, when it was last looked up."""
+class Connection:
+    """
+    An Airflow connection that triggers of one event loop wait with, and the poller that it leads to.
 
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    poller: Poller | None = None
-    error: Exception | None = None
-    failing_since: float = inf
-    looked_up: float = -inf
+    It is looked up again when its token was refused, and after :data:`CACHE_TTL` seconds. When that fails, what it was
+    goes on.
 
-    @property
-    def usable(self) -> bool:
-        """Whether there is a poller whose token has not been refused."""
-        return bool(self.poller and not self.poller.closed and self.looked_up >= self.poller.refused_at)
+    :param luma_conn_id: its id.
+    :param connections: those of the same event loop, by their ids.
+    """
 
-    def fresh(self, now: float) -> bool:
-        """Return whether it need not be looked up."""
-        if self.error:
-            return now < self.looked_up + LOOKUP_RETRY_INTERVAL
-        return self.usable and now < self.looked_up + CACHE_TTL
-
-
-class Pollers:
-    """The pollers of one event loop, and which of them a connection's id leads to."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.pid = os.getpid()
-        self._pollers: dict[LumaClient, Poller] = {}
-        self._connections: dict[str, _Connection] = {}
-
-    @property
-    def waiting(self) -> int:
-        """How many generations are waited for."""
-        return sum(map(len, self._pollers.values()))
+    def __init__(self, luma_conn_id: str, connections: dict[str, Connection]) -> None:
+        self.poller: Poller | None = None
+        self.subscriptions: set[Subscription] = set()
+        self._luma_conn_id = luma_conn_id
+        self._connections = connections
+        self._created = asyncio.get_running_loop().time()
+        # An empty context, or what is logged here and by the poller would land in the log of the task that came first.
+        self._watching = Context().run(asyncio.create_task, self._watch())
 
     @classmethod
-    def for_running_loop(cls) -> Pollers:
-        """Return those of the running event loop; a forked child does not go on with its parent's."""
-        loop = asyncio.get_running_loop()
-        known = _OF_LOOP.get(loop)
-        if known is None or known.pid != os.getpid():
-            known = _OF_LOOP[loop] = cls(loop)
-        return known
+    def for_running_loop(cls, luma_conn_id: str) -> Connection:
+        """Return the one for all triggers of the running event loop that name this id."""
+        connections = _OF_LOOP.setdefault(asyncio.get_running_loop(), {})
+        if luma_conn_id not in connections:
+            connections[luma_conn_id] = cls(luma_conn_id, connections)
+        return connections[luma_conn_id]
 
-    async def for_connection(self, luma_conn_id: str) -> Poller:
-        """
-        Return the poller that polls with an Airflow connection, which is looked up once for all who name it.
+    def subscribe(self, generation_id: str, poll_interval: float) -> Subscription:
+        """Poll a generation, from now on."""
+        subscription = Subscription(generation_id, poll_interval)
+        self.subscriptions.add(subscription)
+        return subscription
 
-        It is looked up again when its token was refused, and after :data:`CACHE_TTL` seconds. When that fails, what
-        it was goes on.
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Poll it no more; the last one leaves nothing behind."""
+        self.subscriptions.discard(subscription)
+        if not self.subscriptions:
+            self._watching.cancel()
+            del self._connections[self._luma_conn_id]
+            self._lead_to(None)
 
-        :raises AirflowNotFoundException: there is no such connection, for over :data:`MISSING_GRACE` seconds.
-        :raises LumaConnectionError: it could not be looked up for now.
-        :raises LumaError: it is not valid.
-        """
-        connection = self._connections.setdefault(luma_conn_id, _Connection())
-        in_progress = connection.usable and connection.lock.locked()
-        if not connection.fresh(self.loop.time()) and not in_progress:
-            # One after the other, so that no step of the event loop wakes them all.
-            async with connection.lock:
-                if not connection.fresh(self.loop.time()):
-                    await self._look_up(luma_conn_id, connection)
-        if connection.error:
-            raise connection.error.with_traceback(None)
-        return cast("Poller", connection.poller)
-
-    async def _look_up(self, luma_conn_id: str, connection: _Connection) -> None:
-        hook = LumaHook(luma_conn_id, retry_for=0)
-        before, connection.error = connection.poller, None
-        try:
-            # Airflow looks a connection up over the triggerer's own pipe. Before 3.2, a plain thread may not use that,
-            # and the answer to a look-up that was cancelled stays in it, which ends the triggerer.
-            client = await asyncio.shield(asyncio.ensure_future(sync_to_async(hook.get_conn)()))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not end waits that can be polled
-            connection.failing_since = min(connection.failing_since, self.loop.time())
-            # Airflow 3.3 also says that there is none when it cannot look it up for a moment.
-            failed_for = self.loop.time() - connection.failing_since
-            missing = isinstance(error, AirflowNotFoundException) and failed_for >= MISSING_GRACE
-            if before and not before.closed:
-                hook.log.warning("Connection %r cannot be looked up again, going on as before: %s", luma_conn_id, error)
-            elif isinstance(error, LumaError) or missing:
-                connection.error = error
+    async def _watch(self) -> None:
+        while True:
+            try:
+                # Airflow looks a connection up over the triggerer's own pipe. Before 3.2, a plain thread may not use
+                # that, and the answer to a look-up that was cancelled stays in it, which ends the triggerer.
+                client = await asyncio.shield(sync_to_async(LumaHook(self._luma_conn_id, retry_for=0).get_conn)())
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not end waits that can be polled
+                await self._failed(error)
             else:
-                connection.error = LumaConnectionError(f"Connection {luma_conn_id!r} cannot be looked up: {error!r}")
-        else:
-            connection.failing_since = inf
-            if client not in self._pollers:
-                self._pollers[client] = Poller(client, self)
-            connection.poller = self._pollers[client]
-            if before and before is not connection.poller:
-                # Those who went on with it during the look-up may hear nothing for long.
-                await before.notify_all(None)
-        connection.looked_up = self.loop.time()
+                pollers = {one.poller.client: one.poller for one in self._connections.values() if one.poller}
+                poller = pollers.get(client) or Poller(client, self._connections)
+                poller.batch_size = client.dialect.BATCH_SIZE
+                self._lead_to(poller)
+            if self.poller:
+                await asyncio.wait([self.poller.refused], timeout=CACHE_TTL)
+            else:
+                await asyncio.sleep(LOOKUP_RETRY_INTERVAL)
 
-    def discard(self, poller: Poller) -> None:
-        """Forget a closed poller, and with the last one everything, so that a new one starts afresh."""
-        del self._pollers[poller.client]
-        in_progress = any(connection.lock.locked() for connection in self._connections.values())
-        if not self._pollers and not in_progress and _OF_LOOP.get(self.loop) is self:
-            del _OF_LOOP[self.loop]
+    async def _failed(self, error: Exception) -> None:
+        if self.poller:
+            log.warning("Connection %r cannot be looked up again, going on as before: %s", self._luma_conn_id, error)
+            return
+        # Airflow 3.3 also says that there is none when it cannot look it up for a moment.
+        believed = asyncio.get_running_loop().time() >= self._created + MISSING_GRACE
+        ends = isinstance(error, LumaError) or (isinstance(error, AirflowNotFoundException) and believed)
+        for_now = LumaConnectionError(f"Connection {self._luma_conn_id!r} cannot be looked up: {error!r}")
+        await notify_all(self.subscriptions, for_now, ended=error if ends else None)
+
+    def _lead_to(self, poller: Poller | None) -> None:
+        before, self.poller = self.poller, poller
+        if before and before is not poller:
+            for one in self.subscriptions:
+                # The one before may have begun to poll it, and not get to the end.
+                one.due = -inf
+            if all(one.poller is not before for one in self._connections.values()):
+                before.close()

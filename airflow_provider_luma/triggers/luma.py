@@ -12,15 +12,13 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from pendulum import DateTime
 
 from airflow_provider_luma import DEFAULT_CONN_ID
-from airflow_provider_luma.api import Generation, LumaConnectionError, LumaError, LumaGenerationFailed, errors
+from airflow_provider_luma.api import Generation, LumaError, LumaGenerationFailed, errors
 from airflow_provider_luma.api.waiting import Wait, parse_states
 from airflow_provider_luma.failures import STILL_RUNNING
-from airflow_provider_luma.triggers.connections import Pollers
+from airflow_provider_luma.triggers.connections import Connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-
-    from airflow_provider_luma.triggers.poller import Subscription
 
 
 class LumaGenerationTrigger(BaseTrigger):
@@ -54,15 +52,9 @@ class LumaGenerationTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return all that another triggerer needs to go on with this wait."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "generation_id": self.generation_id,
-                "luma_conn_id": self.luma_conn_id,
-                "poll_interval": self.poll_interval,
-                "target_state": self.target_state,
-            },
-        )
+        arguments = ("generation_id", "luma_conn_id", "poll_interval", "target_state")
+        path = f"{type(self).__module__}.{type(self).__qualname__}"
+        return path, {name: getattr(self, name) for name in arguments}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire the one event."""
@@ -92,32 +84,16 @@ class LumaGenerationTrigger(BaseTrigger):
         self.log.warning(STILL_RUNNING, self.generation_id)
 
     async def _wait(self) -> Generation:
-        clock = asyncio.get_running_loop().time
-        wait = Wait(self.generation_id, self.target_state, log=self.log, clock=clock)
-        subscription: Subscription | None = None
+        wait = Wait(self.generation_id, self.target_state, log=self.log, clock=asyncio.get_running_loop().time)
+        connection = Connection.for_running_loop(self.luma_conn_id)
+        subscription = connection.subscribe(self.generation_id, self.poll_interval)
         try:
             while True:
-                try:
-                    poller = await Pollers.for_running_loop().for_connection(self.luma_conn_id)
-                except LumaConnectionError as error:
-                    wait.update(error)
-                    await asyncio.sleep(self.poll_interval)
-                    continue
-                if subscription is None or subscription.poller is not poller:
-                    # Into the new one before out of the old one, which may close with that.
-                    old, subscription = subscription, poller.subscribe(self.generation_id, self.poll_interval)
-                    if old:
-                        old.poller.unsubscribe(old)
-                if generation := _update(wait, await subscription.next()):
+                generation = wait.update(await subscription.next())
+                if generation:
                     return generation
         finally:
-            if subscription:
-                subscription.poller.unsubscribe(subscription)
-
-
-def _update(wait: Wait, news: Generation | LumaError | None) -> Generation | None:
-    """Return the generation when the wait is over; in a function of its own, or each wait would keep the last news."""
-    return wait.update(news) if news else None
+            connection.unsubscribe(subscription)
 
 
 def generation_from(event: Mapping[str, Any]) -> Generation:
@@ -128,10 +104,9 @@ def generation_from(event: Mapping[str, Any]) -> Generation:
     """
     if event["status"] == "success":
         return Generation.from_dict(event["generation"])
+    may_help = event["retry_may_help"]
     if event["generation"]:
         failed = Generation.from_dict(event["generation"])
-        raise LumaGenerationFailed(
-            replace(failed, moderated=event["moderated"], retry_may_help=event["retry_may_help"])
-        )
+        raise LumaGenerationFailed(replace(failed, moderated=event["moderated"], retry_may_help=may_help))
     kind: type[LumaError] = getattr(errors, event["error"], LumaError)
-    raise kind(event["message"], retry_may_help=event["retry_may_help"])
+    raise kind(event["message"], retry_may_help=may_help)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import selectors
-import sys
 import threading
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse
@@ -17,7 +14,6 @@ from airflow_provider_luma.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType
 
 
 class _Selector(selectors.DefaultSelector):
@@ -82,55 +78,6 @@ class PatientLoop(asyncio.SelectorEventLoop):
                 task.cancel()
             self.run_until_complete(self.shutdown_asyncgens())
             self.run_until_complete(self.shutdown_default_executor())
-
-
-class Steps:
-    """
-    The lines of Python that each step of an event loop runs, counted while this is entered.
-
-    Such a count is the same on a slow machine. It leaves out what one call into C does.
-    """
-
-    def __init__(self):
-        self.worst: Counter[CodeType] = Counter()
-        self.modules: set[str] = set()
-
-    @property
-    def most(self) -> int:
-        """How many lines the longest step ran."""
-        return self.worst.total()
-
-    def __enter__(self):
-        self._run = run = asyncio.Handle._run
-        # What the collector ends, of this test or of those before, is nobody's step, and it comes in anybody's.
-        gc.collect()
-        gc.disable()
-
-        def counted(handle):
-            lines: Counter[CodeType] = Counter()
-
-            def begin(frame, *_):
-                self.modules.add(frame.f_globals.get("__name__", ""))
-                return each
-
-            def each(frame, event, _):
-                lines[frame.f_code] += event == "line"
-                return each
-
-            before = sys.gettrace()
-            sys.settrace(begin)
-            try:
-                run(handle)
-            finally:
-                sys.settrace(before)
-            self.worst = max(self.worst, lines, key=Counter.total)
-
-        asyncio.Handle._run = counted
-        return self
-
-    def __exit__(self, *_):
-        asyncio.Handle._run = self._run
-        gc.enable()
 
 
 class Gateway(Sandbox):
