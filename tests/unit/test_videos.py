@@ -48,7 +48,7 @@ class Run:
         self.session.execute(model.__table__.insert().values(**values))
 
     def task(self, task_id, state, record=None, *, map_index=-1, run=(1, DAG, RUN), **more):
-        instance = TaskInstance.id.type.python_type(str(uuid.uuid4()))  # a string on Airflow 3.0
+        instance = TaskInstance.id.default.arg(None)  # Airflow 3.0 has other ids
         dag_run_id, dag_id, run_id = run
         key = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id}
         index = {"region_index" if SINCE_3_4 else "map_index": map_index}

@@ -506,7 +506,8 @@ class TestAgain:
 
     @pytest.mark.parametrize("folder", ["disk", "object store"])
     def test_another_file_that_comes_meanwhile_is_not_replaced(self, folder, cdn, tmp_path, s3):
-        path = ObjectStoragePath(f"{tmp_path}/boat.mp4" if folder == "disk" else "s3://aws_default@bucket/boat.mp4")
+        root = str(tmp_path) if folder == "disk" else "s3://aws_default@bucket"
+        path = ObjectStoragePath(f"{root}/boat.mp4")
 
         def come():
             if folder == "disk":
@@ -514,7 +515,7 @@ class TestAgain:
             else:
                 requests.put(f"{s3}/bucket/boat.mp4", data=b"mine", timeout=10)
 
-        (path.parent / "older.mp4").write_bytes(b"older")
+        ObjectStoragePath(f"{root}/older.mp4").write_bytes(b"older")
         # An object store's client remembers what it has listed.
         assert len(list(path.parent.iterdir())) == 1
         cdn.answers = [after(come, cdn.sandbox)]
@@ -820,7 +821,7 @@ class TestProgress:
         assert percents == sorted(percents)
         assert percents[-1] < 100
 
-    def test_of_a_download_that_takes_seconds_only_the_end_is_logged(self, progress, caplog, monkeypatch):
+    def test_of_a_download_that_takes_seconds_only_the_end_is_logged(self, progress, monkeypatch, caplog, capsys):
         monkeypatch.setattr(download, "PROGRESS_INTERVAL", 3600.0)
         assert progress() == []
-        assert "there.mp4: 30,000,012 bytes, SHA-256" in caplog.text
+        assert "there.mp4: 30,000,012 bytes, SHA-256" in capsys.readouterr().out + caplog.text
