@@ -156,7 +156,7 @@ class Call:
     """
 
     def __init__(self, api: Api, kind: str, answer: Callable[[Any, Request], Awaitable[Response]]) -> None:
-        self.api = self.gateway = api
+        self.api = api
         self.kind = kind
         self.answer = answer
 

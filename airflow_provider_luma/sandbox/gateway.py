@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from airflow_provider_luma.sandbox.memory import Generation, Memory, Settings
-    from airflow_provider_luma.sandbox.weather import Weather
+    from airflow_provider_luma.sandbox.memory import Generation, Memory
 
 FAILURE_REASONS = {"fail": "Job failed", "moderated": "Advanced prompt moderation failed"}
 FIELDS = {
@@ -46,34 +45,7 @@ def routes(memory: Memory, prefix: str = "") -> list[Route]:
     ]
 
 
-class OldWays(Api):
-    """What tests reached into before `Sandbox` had a way; goes, with `Call.gateway`, when the last has switched."""
-
-    @property
-    def generations(self) -> dict[str, Generation]:
-        """See `Sandbox.add_generation`, `finish` and `remove_generation`."""
-        return self.memory.generations
-
-    @property
-    def weather(self) -> Weather:
-        """See `Sandbox.weather`."""
-        return self.memory.weather
-
-    @property
-    def settings(self) -> Settings:
-        """See `Sandbox.change`."""
-        return self.memory.settings
-
-    @settings.setter
-    def settings(self, settings: Settings) -> None:
-        self.memory.settings = settings
-
-    def report(self, cdn: str) -> dict[str, Any]:
-        """See `Sandbox.report`."""
-        return self.memory.report(cdn)
-
-
-class Gateway(OldWays):
+class Gateway(Api):
     """The gateway, as its wire contract has it."""
 
     name = "gateway"

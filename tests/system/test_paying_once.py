@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.since("3.3"), pytest.mark.together]
 
 
 def new_prompt():
-    """Return a prompt that no other test has, so that its bills can be told from the others'."""
+    """Return a prompt that no other test has, so that its bills are not mixed up with the others'."""
     return f"A paper boat number {uuid4().hex[:8]}"
 
 

@@ -59,14 +59,14 @@ def test_a_stored_video_starts_the_dag_that_is_scheduled_by_it(store, deployment
     assert video["path"] == f"{where}{generation_id}.mp4"
     check(video, read)
 
-    def told():
+    def emitted():
         runs = deployment.api("GET", "dags/example_luma_asset_scheduled/dagRuns")["dag_runs"]
         for run in runs:
             if run["state"] == "success":
                 shown = deployment.xcom("example_luma_asset_scheduled", run["dag_run_id"], "show")
                 yield from (one for one in shown if one["generation_id"] == generation_id)
 
-    (event,) = deployment.wait_for(lambda: list(told()), 60)
+    (event,) = deployment.wait_for(lambda: list(emitted()), 60)
     assert (event["uri"], event["size"], event["sha256"]) == (video["path"], video["size"], video["sha256"])
 
 
