@@ -36,7 +36,7 @@ airflow: $(VENV)/runtime-$(AIRFLOW).stamp
 
 test: can-browse $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python dev/browser.py get $(TESTS)
-	$(VENV)/bin/python -m pytest $(TESTS)
+	$(VENV)/bin/python -m pytest --numprocesses 2 $(TESTS)
 
 can-browse:
 	@$(PYTHON) dev/browser.py check $(TESTS)

@@ -30,8 +30,11 @@ TURNS = {"test_ui.py": -1, "test_secrets.py": 1}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the system tests behind the others, and in the order of :data:`TURNS`."""
+    """Put the system tests behind the others, in the order of :data:`TURNS`, and in one process with one Airflow."""
     items.sort(key=lambda one: (HERE in one.path.parents, TURNS.get(one.path.name, 0)))
+    for one in items:
+        if HERE in one.path.parents:
+            one.add_marker(pytest.mark.xdist_group("system"))
 
 
 @pytest.fixture(scope="session", autouse=True)
