@@ -58,6 +58,10 @@ def _future() -> asyncio.Future[Seen]:
     return asyncio.get_running_loop().create_future()
 
 
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
 @dataclass(eq=False, slots=True)
 class Subscription:
     """One trigger's wait, and what it has not read yet of its generation."""
@@ -99,14 +103,14 @@ class Poller:
 
     def __init__(self, client: LumaClient, connections: Mapping[str, Connection]) -> None:
         self.client = client
-        self._loop = asyncio.get_running_loop()
         self.batch_size = client.dialect.BATCH_SIZE
         """How many ids to take in one batch query; less when the API has refused so many since the last look-up."""
-        self.refused = self._loop.create_future()
-        """Done as soon as the token is refused."""
+        self.refused = _future()
+        """The refusal of the token, as soon as it is refused."""
         self._connections = connections
         self._failures = 0
-        self._quiet_until = -inf
+        self._quiet_until = self._next_turn = -inf
+        self._next_turn = -inf
         self._threads = ThreadPoolExecutor(MAX_SINGLE_REQUESTS, thread_name_prefix="luma-poller")
         self._polling: set[asyncio.Task[int]] = set()
         self._running = asyncio.create_task(self._run())
@@ -120,36 +124,48 @@ class Poller:
         self._report()
 
     @property
+    def _pace(self) -> float:
+        return 1 / self.client.dialect.REQUESTS_PER_SECOND
+
+    @property
     def _subscriptions(self) -> list[Subscription]:
         return [one for each in self._connections.values() if each.poller is self for one in each.subscriptions]
 
     async def _run(self) -> None:
-        pace = 1 / self.client.dialect.REQUESTS_PER_SECOND
         warned = False
         await asyncio.sleep(SCAN_INTERVAL)
         while True:
             due = min((one.due for one in self._subscriptions), default=inf)
-            left = max(due, self._quiet_until) - self._loop.time()
+            left = max(due, self._quiet_until) - _now()
             if left > 0:
                 await asyncio.sleep(min(left, SCAN_INTERVAL))
                 continue
             batches = self._due_batches()
-            if not warned and len(batches) * pace > batches[0][0].poll_interval:
+            if not warned and len(batches) * self._pace > batches[0][0].poll_interval:
                 warned = True
                 waiting, allowed = len(self._subscriptions), self.client.dialect.REQUESTS_PER_SECOND
-                log.warning(CROWDED, waiting, self.client.url, allowed, waiting * pace)
+                log.warning(CROWDED, waiting, self.client.url, allowed, waiting * self._pace)
+            for batch in batches:
+                _put(batch, inf)
             for batch in batches:
                 most = MAX_BATCH_QUERIES if self.batch_size > 1 else MAX_SINGLE_REQUESTS
                 while len(self._polling) >= (1 if self._failures else most):
                     await asyncio.wait(self._polling, return_when=asyncio.FIRST_COMPLETED)
+                await self._turn(STAGGER if len(batch) > 1 else self._pace)
                 polling = asyncio.create_task(self._poll(batch))
                 self._polling.add(polling)
                 polling.add_done_callback(self._polling.discard)
-                await asyncio.sleep(STAGGER if len(batch) > 1 else pace)
+
+    async def _turn(self, pause: float) -> None:
+        """Wait until one more request may be sent, and let none follow it for this many seconds."""
+        now = _now()
+        at = max(now, self._next_turn)
+        self._next_turn = at + pause
+        await asyncio.sleep(at - now)
 
     def _due_batches(self) -> list[list[Subscription]]:
         """Return what to poll now, a list for each request: what is due, with what is past half its interval."""
-        now, waiting = self._loop.time(), self._subscriptions
+        now, waiting = _now(), self._subscriptions
         size = 1 if self._failures else self.batch_size
         early = 0.5 if size > 1 else 0.0
         together = [one for one in waiting if not one.alone and one.due <= now + one.poll_interval * early]
@@ -161,12 +177,11 @@ class Poller:
 
     async def _poll(self, batch: list[Subscription]) -> int:
         """Poll these, and return for how many one request was answered at most, or 0 where that is not known."""
-        sent = self._loop.time()
+        sent = _now()
         if sent < self._quiet_until or len(batch) > self.batch_size:
             # Before those that were polled and failed.
             _put(batch, -inf)
             return 0
-        _put(batch, inf)
         found = await self._request(batch)
         if isinstance(found, LumaError):
             return await self._failed(batch, found)
@@ -182,7 +197,7 @@ class Poller:
     async def _request(self, batch: list[Subscription]) -> dict[str, Generation] | LumaError:
         self._report("luma.status_requests")
         try:
-            return await self._loop.run_in_executor(self._threads, self._get, batch)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._get, batch)
         except Exception as error:  # noqa: BLE001 - what nobody thought of must not end a thousand waits
             return error if isinstance(error, LumaError) else LumaError(f"The answer makes no sense: {error!r:.200}")
 
@@ -217,7 +232,7 @@ class Poller:
         # It is of this generation only, which is polled alone, ever less often; but an unknown id may soon be known.
         [one] = batch
         one.alone = True
-        one.due = self._loop.time() + backoff(one.poll_interval, one.failures)
+        one.due = _now() + backoff(one.poll_interval, one.failures)
         one.failures += not isinstance(error, LumaNotFound)
         one.notify(error)
         return 0
@@ -228,6 +243,7 @@ class Poller:
             return True
         others = [one for one in self._subscriptions if one.answered and one is not batch[0]][:1]
         for witness in others or ([batch[0], batch[-1]] if len(batch) > 1 else []):
+            await self._turn(self._pace)
             answer = await self._request([witness])
             if not isinstance(answer, LumaError) or _concerns_ids(answer):
                 return False
@@ -236,7 +252,7 @@ class Poller:
 
     async def _pause(self, batch: list[Subscription], error: LumaError) -> None:
         """Poll nobody for a while, and tell all; those whose request was under way at that time do not add to it."""
-        now = self._loop.time()
+        now = _now()
         first = now >= self._quiet_until
         pause = backoff(FIRST_PAUSE, self._failures if first else 0, error.retry_after)
         self._quiet_until = max(self._quiet_until, now + pause)
@@ -244,8 +260,8 @@ class Poller:
         if first:
             self._failures += 1
             if isinstance(error, LumaAuthenticationError):
-                self.refused.set_result(None)
-                self.refused = self._loop.create_future()
+                self.refused.set_result(error)
+                self.refused = _future()
             await notify_all(self._subscriptions, error)
 
 
