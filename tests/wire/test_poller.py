@@ -283,11 +283,11 @@ class TestNoBatchQuery:
     @pytest.mark.parametrize("status", [403, 500])
     def test_a_batch_query_that_never_works_is_not_used(self, gateway, loop, status):
         """A call for many that never works is done without, too."""
-        far = gateway(seconds=200)
+        far = gateway(seconds=60)
         far.many = lambda ids: refusal(status)
         fired = loop.run(events(far.submit(150)))
         assert statuses(fired) == {"success": 150}
-        assert max(at for _, at in fired) <= 1206
+        assert max(at for _, at in fired) <= 1066
         # A hundred and fifty ids are two batches, which are halved at the same time, down to two ids: 7 and 6 of them.
         assert len(far.batches) <= 13
 
