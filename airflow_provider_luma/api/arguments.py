@@ -85,10 +85,12 @@ def check_length(prompt: str | None, allowed: range) -> None:
         )
 
 
-def check_generation_id(generation_id: Any) -> str:
-    """Return a generation id; raise LumaInvalidRequest for what cannot be one."""
+def check_generation_id(generation_id: Any, advice: str = "") -> str:
+    """Return a generation id; raise LumaInvalidRequest, which ends with the advice, for what cannot be one."""
     if not isinstance(generation_id, str) or not generation_id.strip(". "):
-        raise LumaInvalidRequest(f"A generation id must be a string such as a UUID, got {generation_id!r:.80}.")
+        raise LumaInvalidRequest(
+            f"A generation id must be a string such as a UUID, got {generation_id!r:.80}. {advice}".rstrip()
+        )
     return generation_id.strip()
 
 

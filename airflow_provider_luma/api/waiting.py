@@ -62,20 +62,22 @@ class Wait:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.generation_id = generation_id
+        self.failures = 0
+        """How many polls have failed in a row."""
+        self.memory: dict[str, Any] = {
+            "generation_id": generation_id,
+            "state": None,
+            "lasting": None,
+            "lasting_since": 0.0,
+        }
+        """What the next process has to know that goes on with this wait, as JSON types."""
+        if memory and memory["generation_id"] == generation_id:
+            self.memory.update(memory)
         self._targets = parse_states(target_state)
         self._log = log
         self._clock = clock
-        self._state_name: str | None = (memory or {}).get("state")
         self._logged_at = clock()
-        self._lasting: str | None = (memory or {}).get("lasting")
-        self._lasting_since: float = (memory or {}).get("lasting_since", 0.0)
-        self._errors = 0
         self._retry_after: float | None = None
-
-    @property
-    def memory(self) -> dict[str, Any]:
-        """What the next process has to know that goes on with this wait, as JSON types."""
-        return {"state": self._state_name, "lasting": self._lasting, "lasting_since": self._lasting_since}
 
     def update(self, seen: Generation | LumaError) -> Generation | None:
         """
@@ -89,10 +91,10 @@ class Wait:
         if isinstance(seen, LumaError):
             self._update_error(seen)
             return None
-        if self._errors:
+        if self.failures:
             self._log.info("Generation %s can be polled again.", self.generation_id)
-        self._errors = 0
-        self._lasting = None
+        self.failures = 0
+        self.memory["lasting"] = None
         self._log_state(seen)
         if seen.state in self._targets:
             return seen
@@ -108,13 +110,13 @@ class Wait:
 
     def pause(self, poll_interval: float) -> float:
         """Return the seconds to the next poll: longer while there is trouble, and at least what the API asked for."""
-        return backoff(poll_interval, self._errors, self._retry_after) if self._errors else poll_interval
+        return backoff(poll_interval, self.failures, self._retry_after) if self.failures else poll_interval
 
     def _log_state(self, seen: Generation) -> None:
-        now, changed = self._clock(), seen.state_name != self._state_name
+        now, changed = self._clock(), seen.state_name != self.memory["state"]
         if not changed and now - self._logged_at < PROGRESS_INTERVAL:
             return
-        self._state_name, self._logged_at = seen.state_name, now
+        self.memory["state"], self._logged_at = seen.state_name, now
         if changed and seen.state is GenerationState.UNKNOWN:
             self._log.warning(
                 "Generation %s is %r, a state this version does not know; waiting goes on.", seen.id, seen.state_name
@@ -132,11 +134,11 @@ class Wait:
         elif isinstance(error, LumaAuthenticationError):
             grace = REFUSED_TOKEN_GRACE
         kind = None if grace is None else type(error).__name__
-        if kind != self._lasting:
-            self._lasting, self._lasting_since = kind, self._clock()
-        if grace is not None and self._clock() - self._lasting_since >= grace:
+        if kind != self.memory["lasting"]:
+            self.memory.update(lasting=kind, lasting_since=self._clock())
+        if grace is not None and self._clock() - self.memory["lasting_since"] >= grace:
             raise error
-        if not self._errors:
+        if not self.failures:
             self._log.warning("Polling generation %s failed, will keep trying: %s", self.generation_id, error)
-        self._errors += 1
+        self.failures += 1
         self._retry_after = error.retry_after

@@ -144,17 +144,19 @@ class LumaHook(BaseHook):
         :raises LumaError: the connection is wrong, as :meth:`get_conn` says.
         """
         wait = Wait(generation_id, target_state, log=self.log)
-        # Waiting does not mend a connection that makes no sense.
-        self.get_conn()
-        while True:
-            try:
-                seen: Generation | LumaError = self.get_generation(generation_id)
-            except LumaError as error:
-                seen = error
-            generation = wait.update(seen)
-            if generation:
-                return generation
+        while not (generation := self.poll(wait)):
             time.sleep(wait.pause(poll_interval))
+        return generation
+
+    def poll(self, wait: Wait) -> Generation | None:
+        """Poll once for a wait, and return the generation when that is over; errors are those of its ``update``."""
+        # Waiting does not mend a connection that makes no sense.
+        client = self.get_conn()
+        try:
+            seen: Generation | LumaError = client.get(wait.generation_id)
+        except LumaError as error:
+            seen = error
+        return wait.update(seen)
 
     def download(self, generation: Generation, asset: str = "video") -> Download:
         """

@@ -161,7 +161,7 @@ class _SubmittingOperator(BaseOperator):
         return generation.id
 
     def _finish(self, generation: Generation, outcome: Outcome) -> str:
-        outcome.finished(generation)
+        outcome.finished(generation.as_dict())
         outcome.push("generation", generation.as_dict())
         if not generation.video_url:
             self.log.warning("Generation %s is completed, but there is no URL of its video.", generation.id)

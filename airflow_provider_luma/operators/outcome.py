@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_luma.api import Generation
-
 log = logging.getLogger(__name__)
 
 RETURN_KEY = "return_value"
@@ -72,10 +70,10 @@ class Outcome:
         if self._operator.do_xcom_push:
             self._context["ti"].xcom_push(key=key, value=value)
 
-    def finished(self, generation: Generation) -> None:
-        """Record a generation that has ended, and where its video is."""
-        self._operator.watch_url = generation.video_url
-        self.record(generation=generation.as_dict(), seen_at=DateTime.now("UTC").to_iso8601_string())
+    def finished(self, generation: Mapping[str, Any]) -> None:
+        """Record a generation, as the sensor returns it, that has ended, and where its video is."""
+        self._operator.watch_url = generation["video_url"]
+        self.record(generation=generation, seen_at=DateTime.now("UTC").to_iso8601_string())
 
     def emit(self, uri: str | None, extra: Mapping[str, Any], *, inputs: Iterable[str] = ()) -> None:
         """

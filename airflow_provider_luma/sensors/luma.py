@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
@@ -15,12 +16,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_luma import DEFAULT_CONN_ID
 from airflow_provider_luma.api.arguments import check_generation_id
-from airflow_provider_luma.api.errors import (
-    LumaAuthenticationError,
-    LumaError,
-    LumaGenerationFailed,
-    LumaInvalidRequest,
-)
+from airflow_provider_luma.api.errors import LumaError, LumaGenerationFailed
 from airflow_provider_luma.api.waiting import Wait, parse_states
 from airflow_provider_luma.failures import STILL_RUNNING, fail_without_retry
 from airflow_provider_luma.links.luma import LINKS
@@ -32,11 +28,11 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_luma.api import Generation, GenerationState
+    from airflow_provider_luma.api import GenerationState
     from airflow_provider_luma.hooks.luma import LumaHook
-    from airflow_provider_luma.operators.outcome import Outcome
 
 STORE_KEY = "luma_wait"
+FOR_SEVERAL = "To wait for several: LumaGenerationSensor.partial(...).expand(generation_id=submit.output)"
 
 
 class LumaGenerationSensor(BaseSensorOperator):
@@ -78,54 +74,42 @@ class LumaGenerationSensor(BaseSensorOperator):
         self.target_state = target_state
         self.luma_conn_id = luma_conn_id
         self.deferrable = deferrable
-        self._hook: LumaHook | None = None
         self._wait: Wait | None = None
-        self._outcome: Outcome | None = None
         self._not_before = 0.0
         with fail_without_retry():
             if not is_template(target_state):
                 parse_states(target_state)
             if not is_template(generation_id):
-                _check_one_id(generation_id)
+                check_generation_id(generation_id, FOR_SEVERAL)
 
     def execute(self, context: Context) -> Any:
         """Wait, and return the generation as a dict."""
-        with reporting(self, context) as outcome:
-            with fail_without_retry():
-                _check_one_id(self.generation_id)
-                parse_states(self.target_state)
+        with reporting(self, context) as outcome, fail_without_retry():
+            check_generation_id(self.generation_id, FOR_SEVERAL)
+            parse_states(self.target_state)
             outcome.record(generation_id=self.generation_id)
             if self.deferrable:
                 self._defer_wait()
-            self._outcome = outcome
-            return super().execute(context)
+            generation = super().execute(context)
+            outcome.finished(generation)
+            return generation
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Poll once."""
         if time.monotonic() < self._not_before:
             return PokeReturnValue(is_done=False)
+        # A sensor that is rescheduled is another process at each poll. Before Airflow 3.3 it knows nothing then.
+        store = context.get("task_state_store") if self.reschedule else None
         with fail_without_retry(LumaGenerationFailed):
-            hook, wait = self._hook_and_wait(context)
-            # Waiting does not mend a connection that makes no sense.
-            hook.get_conn()
-            try:
-                seen: Generation | LumaError = hook.get_generation(self.generation_id)
-            except LumaAuthenticationError as error:
-                if self.reschedule:
-                    # The next poll is another process's, which will not know how often the token was refused.
-                    raise
-                seen = error
-            except LumaError as error:
-                seen = error
-            generation = wait.update(seen)
-        if isinstance(seen, LumaError):
-            self._not_before = time.monotonic() + wait.pause(self.poke_interval)
-        self._remember(context, wait)
-        if generation is None:
-            return PokeReturnValue(is_done=False)
-        if self._outcome:
-            self._outcome.finished(generation)
-        return PokeReturnValue(is_done=True, xcom_value=generation.as_dict())
+            if self._wait is None:
+                memory: Any = store.get(STORE_KEY) if store is not None else None
+                self._wait = Wait(self.generation_id, self.target_state, log=self.log, memory=memory)
+            generation = self._hook.poll(self._wait)
+        if self._wait.failures:
+            self._not_before = time.monotonic() + self._wait.pause(self.poke_interval)
+        if store is not None:
+            store.set(STORE_KEY, self._wait.memory)
+        return PokeReturnValue(is_done=generation is not None, xcom_value=generation and generation.as_dict())
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Take what the trigger brought."""
@@ -133,9 +117,9 @@ class LumaGenerationSensor(BaseSensorOperator):
 
         try:
             with reporting(self, context, resumed=True) as outcome, fail_without_retry(LumaGenerationFailed):
-                generation = generation_from(event)
+                generation = generation_from(event).as_dict()
                 outcome.finished(generation)
-                return generation.as_dict()
+                return generation
         except LumaError as error:
             if self.never_fail:
                 # Airflow does this for its own exceptions only.
@@ -158,33 +142,9 @@ class LumaGenerationSensor(BaseSensorOperator):
             timeout=min(limit for limit in limits if limit is not None),
         )
 
-    def _hook_and_wait(self, context: Context) -> tuple[LumaHook, Wait]:
-        """Return what this process polls with and what it has seen, from the first poll on."""
+    @cached_property
+    def _hook(self) -> LumaHook:
+        """What this process polls with."""
         from airflow_provider_luma.hooks.luma import LumaHook
 
-        if self._hook is None or self._wait is None:
-            # A sensor that is rescheduled is another process at each poll. Before Airflow 3.3 it knows nothing then.
-            store = context.get("task_state_store") if self.reschedule else None
-            memory = store.get(STORE_KEY) if store is not None else None
-            self._hook = LumaHook(self.luma_conn_id)
-            self._wait = Wait(
-                self.generation_id,
-                self.target_state,
-                log=self.log,
-                memory=memory if isinstance(memory, dict) else None,
-            )
-        return self._hook, self._wait
-
-    def _remember(self, context: Context, wait: Wait) -> None:
-        store = context.get("task_state_store") if self.reschedule else None
-        if store is not None:
-            store.set(STORE_KEY, {**wait.memory, "generation_id": self.generation_id})
-
-
-def _check_one_id(generation_id: Any) -> None:
-    try:
-        check_generation_id(generation_id)
-    except LumaInvalidRequest as error:
-        raise LumaInvalidRequest(
-            f"{error} To wait for several: LumaGenerationSensor.partial(...).expand(generation_id=submit.output)"
-        ) from error
+        return LumaHook(self.luma_conn_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -34,6 +35,7 @@ from tests.support.clock import Clock
 from tests.support.raw_answers import far_end, json_answer
 from tests.support.samples import PROMPT, TOKEN
 from tests.support.task_instance import TaskInstance, fire, resume, run
+from tests.support.tries import Store
 
 
 @pytest.fixture
@@ -449,25 +451,30 @@ class TestSensor:
         with Sandbox(seconds=60) as sandbox:
             connect(host=sandbox.url, password=TOKEN)
             generation_id = LumaHook().submit(PROMPT).id
-            rows = {}
-
-            class Store:
-                get = rows.get
-                set = rows.__setitem__
-
+            store = Store()
             with caplog.at_level(logging.INFO):
                 for _ in range(3):
                     sensor = LumaGenerationSensor(task_id="wait", generation_id=generation_id, mode="reschedule")
-                    assert not sensor.poke({"ti": TaskInstance(), "task_state_store": Store()})
+                    assert not sensor.poke({"ti": TaskInstance(), "task_state_store": store})
         assert (capsys.readouterr().out or caplog.text).count(f"Generation {generation_id} is pending.") == 1
 
-    def test_a_rescheduled_sensor_fails_without_retry_on_a_bad_token(self, connect, sandbox, ti):
-        """It could not count how often the token was refused."""
+    @pytest.mark.parametrize("resubmitted", [False, True])
+    def test_a_rescheduled_sensor_fails_when_its_token_is_refused_for_a_minute(self, resubmitted, connect, sandbox, ti):
+        """A clear of both tasks lets it wait for another generation, which has a minute of its own."""
         connect(host=sandbox.url, password="wrong")
+        store = Store()
 
-        sensor = LumaGenerationSensor(task_id="wait", generation_id="x", mode="reschedule")
-        with pytest.raises(AirflowFailException, match="Check the token"):
-            sensor.poke({"ti": ti})
+        def poke(generation_id):
+            sensor = LumaGenerationSensor(task_id="wait", generation_id=generation_id, mode="reschedule")
+            return sensor.poke({"ti": ti, "task_state_store": store}).is_done
+
+        assert not poke("x")
+        store.set("luma_wait", {**store.get("luma_wait"), "lasting_since": time.time() - 61})
+        if resubmitted:
+            assert not poke("y")
+        else:
+            with pytest.raises(AirflowFailException, match="Check the token"):
+                poke("x")
 
 
 class TestTrigger:
