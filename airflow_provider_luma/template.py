@@ -17,6 +17,6 @@ def is_template(value: Any) -> bool:
     return hasattr(value, "resolve")
 
 
-def parse_bool(value: str) -> bool | str:
-    """Return what a text means that says true or false, as of a template or a URI; any other as it is."""
-    return {"true": True, "false": False}.get(value.strip().lower(), value)
+def parse_bool(value: Any) -> Any:
+    """Return what a text means that says true or false, as of a template or a URI; anything else as it is."""
+    return {"true": True, "false": False}.get(value.strip().lower(), value) if isinstance(value, str) else value

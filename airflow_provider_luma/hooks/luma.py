@@ -243,7 +243,7 @@ def _parse_timeout(value: Any) -> float:
 def _parse_verify(value: Any) -> bool | str:
     if value in (None, ""):
         return True
-    parsed = parse_bool(value) if isinstance(value, str) else value
+    parsed = parse_bool(value)
     if isinstance(parsed, bool) or (isinstance(parsed, str) and Path(parsed).exists()):
         return parsed
     raise LumaInvalidRequest(f"the extra 'verify' must be true, false or the path of a CA bundle, got {value!r:.80}.")

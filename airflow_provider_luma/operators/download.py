@@ -142,7 +142,7 @@ def _check_asset(asset: Any) -> None:
 
 def _parse_replace(value: Any) -> bool:
     """Return what a template that says True or False in words means."""
-    flag = parse_bool(value) if isinstance(value, str) else value
+    flag = parse_bool(value)
     if not isinstance(flag, bool):
         raise LumaInvalidRequest(f"replace is True or False, got {value!r:.80}.")
     return flag

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
@@ -12,6 +12,7 @@ from airflow_provider_luma import DEFAULT_CONN_ID
 from airflow_provider_luma.api.arguments import (
     ARGUMENT_TYPES,
     EXTEND_ARGUMENTS,
+    Template,
     check_generation_id,
     merge_arguments,
 )
@@ -27,9 +28,10 @@ from airflow_provider_luma.operators.submission import DISCARDS_ON_CLEAR, HOW_TO
 from airflow_provider_luma.template import is_template, parse_bool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+    from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_luma.api import Generation
     from airflow_provider_luma.hooks.luma import LumaHook
@@ -91,20 +93,22 @@ class _SubmittingOperator(BaseOperator):
         from airflow_provider_luma.hooks.luma import LumaHook
 
         hook = LumaHook(self.luma_conn_id)
+        submission = self._submission = Submission(context, self, lambda: self._request(context))
         with reporting(self, context) as outcome, fail_without_retry():
-            if not self.prompt_is_late:
-                outcome.record(request=self._shown())
-            generation_id = self._get_or_submit(context, hook)
+            outcome.record(request=self._shown())
+            generation_id = self._get_or_submit(context, hook, submission)
             outcome.push(RETURN_KEY, generation_id)
-            submitted_at = self._submission and self._submission.submitted_at
-            outcome.record(request=self._shown(), generation_id=generation_id, submitted_at=submitted_at)
+            outcome.record(request=self._shown(), generation_id=generation_id, submitted_at=submission.submitted_at)
             if not self.wait_for_completion:
                 outcome.emit(None, {"generation_id": generation_id}, inputs=self._image_uris())
                 return generation_id
             if self.execution_timeout is None:
                 self.log.info("This wait has no time limit. To set one: execution_timeout=timedelta(hours=1).")
             if self.deferrable:
-                self._defer_wait(context, generation_id)
+                from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
+
+                trigger = LumaGenerationTrigger(generation_id, self.luma_conn_id, self.poll_interval)
+                self._defer(context, trigger, self.execute_complete)
             generation = hook.wait_for_generation(generation_id, poll_interval=self.poll_interval)
             return self._finish(generation, outcome)
 
@@ -134,10 +138,9 @@ class _SubmittingOperator(BaseOperator):
                     "again."
                 )
 
-    def _get_or_submit(self, context: Context, hook: LumaHook) -> str:
+    def _get_or_submit(self, context: Context, hook: LumaHook, submission: Submission) -> str:
         from airflow_provider_luma.hooks.luma import LumaHook
 
-        submission = self._submission = Submission(context, self, lambda: self._request(context))
         resubmit = self.on_ambiguous_submission == "resubmit"
         # One poll is enough here: where it fails, the wait will poll again.
         generation_id = submission.resume_id(LumaHook(self.luma_conn_id, retry_for=0), resubmit=resubmit)
@@ -147,7 +150,11 @@ class _SubmittingOperator(BaseOperator):
         try:
             generation = self._submit(hook, submission)
         except LumaRateLimited as error:
-            self._defer_submission(context, error)
+            from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+
+            seconds = backoff(60.0, 0, error.retry_after)
+            self.log.info("%s Deferring for %.0f s, then submitting.", error, seconds)
+            self._defer(context, TimeDeltaTrigger(timedelta(seconds=seconds)), self.execute_later)
         except LumaAmbiguousSubmission as error:
             raise LumaAmbiguousSubmission(
                 f"{error} {HOW_TO_RESOLVE}",
@@ -169,32 +176,13 @@ class _SubmittingOperator(BaseOperator):
         outcome.emit(generation.video_url, made, inputs=self._image_uris())
         return generation.id
 
-    def _defer_wait(self, context: Context, generation_id: str) -> None:
-        from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
-
-        self.defer(
-            trigger=LumaGenerationTrigger(generation_id, self.luma_conn_id, self.poll_interval),
-            method_name=self.execute_complete.__name__,
-            timeout=self._time_left(context),
-        )
-
-    def _defer_submission(self, context: Context, error: LumaRateLimited) -> None:
-        from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
-
-        seconds = backoff(60.0, 0, error.retry_after)
-        self.log.info("%s Deferring for %.0f s, then submitting.", error, seconds)
-        self.defer(
-            trigger=TimeDeltaTrigger(timedelta(seconds=seconds)),
-            method_name=self.execute_later.__name__,
-            timeout=self._time_left(context),
-        )
-
-    def _time_left(self, context: Context) -> timedelta | None:
-        """Return what is left of the execution time-out, which Airflow itself starts again at each deferral."""
-        if self.execution_timeout is None:
-            return None
-        spent = datetime.now(timezone.utc) - context["ti"].start_date
-        return max(self.execution_timeout - spent, timedelta(seconds=1))
+    def _defer(self, context: Context, trigger: BaseTrigger, then: Callable[..., str]) -> NoReturn:
+        """Free the worker, for as long as the execution time-out leaves: Airflow itself would start that again."""
+        timeout = self.execution_timeout
+        if timeout is not None:
+            spent = datetime.now(timezone.utc) - context["ti"].start_date
+            timeout = max(timeout - spent, timedelta(seconds=1))
+        self.defer(trigger=trigger, method_name=then.__name__, timeout=timeout)
 
     @abstractmethod
     def _submit(self, hook: LumaHook, listener: Submission) -> Generation:
@@ -209,19 +197,16 @@ class _SubmittingOperator(BaseOperator):
         return merge_arguments(self._arguments(), self.extra_body)
 
     def _arguments(self) -> dict[str, Any]:
-        """Return the request's arguments; a template that renders to True, False or None in words means it."""
-        given = self._raw_arguments()
+        """Return the request's arguments, paths as text; one that says True, False or None in words means it."""
+        given = {name: getattr(self, name) for name in self.arguments}
         for name, value in given.items():
-            if value == "None":
+            if hasattr(value, "joinpath"):
+                given[name] = str(value)
+            elif value == "None":
                 given[name] = None
-            elif ARGUMENT_TYPES[name] is bool and isinstance(value, str):
+            elif ARGUMENT_TYPES[name] is bool:
                 given[name] = parse_bool(value)
         return given
-
-    def _raw_arguments(self) -> dict[str, Any]:
-        """Return the request's arguments as they were given, paths as text."""
-        given = {name: getattr(self, name) for name in self.arguments}
-        return {name: str(value) if hasattr(value, "joinpath") else value for name, value in given.items()}
 
     def _payload(self) -> dict[str, Any]:
         """Return the arguments as they are sent: images out of storage are read only now."""
@@ -242,19 +227,17 @@ class _SubmittingOperator(BaseOperator):
 
     def _check_literals(self) -> None:
         """Raise what is wrong whatever the templates in it turn out to be."""
-        given = self._raw_arguments()
-        templated = [name for name, value in given.items() if is_template(value)]
-        extra_body = None if is_template(self.extra_body) else self.extra_body
-        # A template for extra_body may hold the prompt.
-        if not given["user_prompt"] and (self.prompt_is_late or is_template(self.extra_body)):
-            given["user_prompt"] = "late"
-            templated.append("user_prompt")
+        given = self._arguments()
+        extra_body_is_late = is_template(self.extra_body)
         with fail_without_retry():
-            # What is in storage is read when the task runs.
-            templated += [
-                name for name in IMAGES if given.get(name) and name not in templated and is_stored(given[name])
-            ]
-            check_arguments(given, extra_body, templated)
+            for name, value in given.items():
+                # What is in storage is read when the task runs.
+                if is_template(value) or (name in IMAGES and value and is_stored(value)):
+                    given[name] = Template(name)
+            # A template for extra_body may hold the prompt.
+            if not given["user_prompt"] and (self.prompt_is_late or extra_body_is_late):
+                given["user_prompt"] = Template("user_prompt")
+            check_arguments(given, None if extra_body_is_late else self.extra_body)
 
 
 class LumaGenerateVideoOperator(_SubmittingOperator):

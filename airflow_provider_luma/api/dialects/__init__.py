@@ -11,14 +11,14 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow_provider_luma.api.arguments import Template, merge_arguments
+from airflow_provider_luma.api.arguments import merge_arguments
 from airflow_provider_luma.api.dialects import agents, gateway
 from airflow_provider_luma.api.dialects.protocol import Answer, Dialect, Request
 from airflow_provider_luma.api.errors import LumaInvalidRequest
 from airflow_provider_luma.api.url import base_url
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["DIALECTS", "Answer", "Dialect", "Request", "check_arguments", "choose_dialect"]
 
@@ -62,18 +62,14 @@ def choose_dialect(chosen: Any, host: str | None, token: str) -> str:
     return found
 
 
-def check_arguments(
-    arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None, templated: Collection[str] = ()
-) -> None:
+def check_arguments(arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None) -> None:
     """
     Raise LumaInvalidRequest for arguments that every API would refuse: which one it is, only a running task knows.
 
     :param arguments: by the names that users type.
     :param extra_body: fields that ``arguments`` has no name for.
-    :param templated: names whose values are still templates, and count as given.
     """
-    values = {name: Template("template") if name in templated else value for name, value in arguments.items()}
-    given = merge_arguments(values, extra_body)
+    given = merge_arguments(arguments, extra_body)
     refused: list[LumaInvalidRequest] = []
     for dialect in DIALECTS.values():
         try:
