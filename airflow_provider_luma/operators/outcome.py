@@ -7,11 +7,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import (
-    AirflowFailException,
-    AirflowNotFoundException,
-    AirflowSkipException,
-)
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from pendulum import DateTime
 
 from airflow_provider_luma.api.errors import LumaError, LumaGenerationFailed
@@ -123,7 +119,7 @@ def reporting(operator: Any, context: Context, *, resumed: bool = False) -> Iter
     outcome = Outcome(operator, context, resumed=resumed)
     try:
         yield outcome
-    except (LumaError, AirflowFailException, AirflowNotFoundException, AirflowSkipException) as error:
+    except Exception as error:
         cause: BaseException | None = error
         # Airflow's ways to fail or skip a task are raised from what was wrong.
         while cause and not isinstance(cause, LumaError | AirflowNotFoundException):
