@@ -23,6 +23,7 @@ from airflow_provider_luma.api.errors import (
     LumaServerError,
 )
 from airflow_provider_luma.api.retry import backoff, parse_retry_after
+from airflow_provider_luma.api.url import redact_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,34 +88,30 @@ class Download:
         Fetch the file into the target, and check that it is whole.
 
         :param wanted: is given the size in bytes before anything is written; if it returns False, nothing is.
-        :raises LumaNotFound: the URL is refused, and so is a fresh one.
+        :raises LumaNotFound: the URL is refused, and so are fresh ones.
         :raises LumaInvalidRequest: the URL leads where it must not.
         :raises LumaError: it could not be fetched.
         """
         transfer = _Transfer(target)
-        failures, refused, reached = 0, False, 0
+        failures, reached = 0, 0
         while True:
             try:
                 return self._fetch(transfer, wanted)
             except (LumaConnectionError, LumaRateLimited, LumaServerError, LumaNotFound) as error:
-                if transfer.most > reached:
-                    failures, refused, reached = 0, False, transfer.most
+                if transfer.received > reached:
+                    failures, reached = 0, transfer.received
+                if failures == TRIES - 1:
+                    raise
                 if error.status == 416:
                     # The CDN has no byte from here on: it is another file now.
                     transfer.restart()
-                if isinstance(error, LumaNotFound):
-                    if refused:
-                        raise
-                    refused = True
-                    log.info("%s Getting a fresh URL from the API.", error)
-                    self.url = self.fresh_url()
-                    continue
-                if failures == TRIES - 1:
-                    raise
                 seconds = backoff(0.5, failures, error.retry_after, longest=15.0)
                 failures += 1
                 log.info("%s Trying again in %.1f s.", error, seconds)
                 time.sleep(seconds)
+                if isinstance(error, LumaNotFound):
+                    log.info("Getting a fresh URL from the API.")
+                    self.url = self.fresh_url()
 
     def _fetch(self, transfer: _Transfer, wanted: Callable[[int], bool] | None) -> DownloadResult:
         """Fetch what is missing, or all of it where the CDN cannot send a part."""
@@ -142,7 +139,7 @@ class Download:
                     return
                 with _translate_errors(url):
                     url = urljoin(url, answer.headers["Location"])
-        raise LumaServerError(f"{_without_query(self.url)} redirects more than {REDIRECTS} times.")
+        raise LumaServerError(f"{redact_uri(self.url)} redirects more than {REDIRECTS} times.")
 
     def _get(self, session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
         import requests
@@ -178,7 +175,6 @@ class _Transfer:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self.most = 0
         self._where = ""
         self._reset()
 
@@ -201,7 +197,7 @@ class _Transfer:
 
     def begin(self, answer: requests.Response) -> None:
         """Read what an answer's headers say of the file."""
-        self._where = _without_query(answer.url)
+        self._where = redact_uri(answer.url)
         if answer.status_code == 206:
             found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
             if found and (int(found[1]), int(found[2])) == (self.received, self.total):
@@ -227,7 +223,6 @@ class _Transfer:
         self._target.write(part)
         self._sha256.update(part)
         self.received += len(part)
-        self.most = max(self.most, self.received)
         now = time.monotonic()
         if now - self._logged_at >= PROGRESS_INTERVAL and self.received < self.total:
             self._logged_at = now
@@ -258,7 +253,7 @@ def _parts(answer: requests.Response) -> Iterator[bytes]:
 
 def _check_status(answer: requests.Response) -> None:
     """Raise the error that an answer means that brings no file."""
-    status, where = answer.status_code, _without_query(answer.url)
+    status, where = answer.status_code, redact_uri(answer.url)
     if status in (200, 206):
         return
     retry_after = parse_retry_after(answer.headers.get("Retry-After"))
@@ -277,27 +272,19 @@ def _refuse_page(answer: requests.Response, start: bytes) -> None:
     kind = _content_type(answer).lower()
     first = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if kind.startswith("text/") or kind.endswith(("json", "xml")) or first in (b"<", b"{", b"["):
-        raise LumaServerError(f"{_without_query(answer.url)}: answered with a page ({kind}) in place of the file.")
+        raise LumaServerError(f"{redact_uri(answer.url)}: answered with a page ({kind}) in place of the file.")
 
 
 def _length(answer: requests.Response) -> int:
     """Return the file's length in bytes; without one, a file could be cut and look whole."""
-    length, where = answer.headers.get("Content-Length", ""), _without_query(answer.url)
-    if answer.headers.get("Content-Encoding", "identity") != "identity" or not length.isdecimal():
-        raise LumaServerError(f"{where}: does not say how long the file is, so it cannot be checked to be whole.")
-    if not int(length):
-        raise LumaServerError(f"{where}: the file is empty.")
+    length, where = answer.headers.get("Content-Length", ""), redact_uri(answer.url)
+    if answer.headers.get("Content-Encoding", "identity") != "identity" or not length.isdecimal() or not int(length):
+        raise LumaServerError(f"{where}: does not say how long the file is, or says 0: it may be cut.")
     return int(length)
 
 
 def _content_type(answer: requests.Response) -> str:
     return str(answer.headers.get("Content-Type", "")).partition(";")[0].strip() or "application/octet-stream"
-
-
-def _without_query(url: str) -> str:
-    """Return a URL as it may be logged: what comes after the path may be a key to it."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname}{parts.path}"
 
 
 @contextmanager
@@ -311,6 +298,6 @@ def _translate_errors(url: str) -> Iterator[None]:
     except LumaError:
         raise
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise LumaConnectionError(f"The file was not fetched: {unreachable(error, _without_query(url))}.") from None
+        raise LumaConnectionError(f"The file was not fetched: {unreachable(error, redact_uri(url))}.") from None
     except ValueError:
-        raise LumaInvalidRequest(f"{_without_query(url)}: invalid URL. Nothing was fetched.") from None
+        raise LumaInvalidRequest(f"{redact_uri(url)}: invalid URL. Nothing was fetched.") from None

@@ -1,4 +1,4 @@
-"""The address of an API, out of what a person typed."""
+"""Addresses: of an API, out of what a person typed; and of anything, as it may be shown."""
 
 from __future__ import annotations
 
@@ -47,3 +47,12 @@ def is_this_machine(name: str) -> bool:
         return ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return name == "localhost" or name.endswith(".localhost")
+
+
+def redact_uri(uri: str) -> str:
+    """Return a URI without what may be a key to it: a name before its host, and the query of a web address."""
+    scheme, _, rest = uri.partition("://")
+    if scheme.lower() in ("http", "https"):
+        rest = re.split("[?#]", rest, maxsplit=1)[0]
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

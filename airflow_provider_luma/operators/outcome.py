@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from pendulum import DateTime
 
 from airflow_provider_luma.api.errors import LumaError, LumaGenerationFailed
+from airflow_provider_luma.api.url import redact_uri
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -129,12 +129,3 @@ def reporting(operator: Any, context: Context, *, resumed: bool = False) -> Iter
         elif cause:
             outcome.record(problem=str(cause))
         raise
-
-
-def redact_uri(uri: str) -> str:
-    """Return a URI without what may be a key to it: a name before its host, and the query of a web address."""
-    scheme, _, rest = uri.partition("://")
-    if scheme.lower() in ("http", "https"):
-        rest = re.split("[?#]", rest, maxsplit=1)[0]
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

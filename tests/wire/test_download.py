@@ -396,7 +396,7 @@ class TestWhole:
 
     def test_an_empty_file_is_no_video(self, cdn, tmp_path):
         cdn.answers = [PlainTextResponse("", media_type="video/mp4")] * download.TRIES
-        with pytest.raises(LumaServerError, match="empty"):
+        with pytest.raises(LumaServerError, match="or says 0"):
             store(cdn.submit(), tmp_path / "boat.mp4")
 
     def test_a_killed_process_leaves_a_hidden_file_that_the_next_one_removes(self, cdn, tmp_path):
@@ -565,14 +565,18 @@ class TestUrl:
             assert len({asked["path"] for asked in cdn.asked}) == 1 + 3
 
     @pytest.mark.parametrize("status", [401, 403, 404, 410])
-    def test_a_refused_url_is_replaced_once(self, status, cdn, tmp_path):
-        """When the fresh one is refused as well, that is an error."""
+    def test_a_refused_url_is_replaced(self, status, cdn, tmp_path, pauses):
+        """When the fresh ones are refused as well, that is an error after a minute."""
         generation_id = cdn.submit()
         cdn.answers = [PlainTextResponse("no", status)]
         assert store(generation_id, tmp_path / "a.mp4")["sha256"] == SHA256
-        cdn.answers = [PlainTextResponse("no", status)] * 2
+        assert cdn.report()["polls"] == 2
+        assert sum(pauses) < 1
+        cdn.answers = [PlainTextResponse("no", status)] * download.TRIES
         with pytest.raises(LumaNotFound, match=f"HTTP {status}"):
             store(generation_id, tmp_path / "b.mp4")
+        assert cdn.answers == []
+        assert cdn.report()["polls"] == 2 + download.TRIES
         assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
     def test_the_url_of_the_dict_is_tried_at_once_where_the_gateway_is_down(self, cdn, tmp_path, monkeypatch):

@@ -16,9 +16,9 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
+from airflow_provider_luma.api.url import redact_uri
 from airflow_provider_luma.decorators.luma import luma_video_task
 from airflow_provider_luma.operators.luma import LumaDownloadVideoOperator, LumaGenerateVideoOperator
-from airflow_provider_luma.operators.outcome import redact_uri
 from tests.support.raw_answers import far_end, json_answer
 from tests.support.samples import PROMPT, TOKEN
 from tests.support.task_instance import TaskInstance, resume
