@@ -14,7 +14,6 @@ from urllib.parse import urljoin, urlsplit
 from airflow_provider_luma import __version__
 from airflow_provider_luma.api.diagnosis import unreachable
 from airflow_provider_luma.api.errors import (
-    LumaApiError,
     LumaConnectionError,
     LumaError,
     LumaInvalidRequest,
@@ -259,12 +258,10 @@ def _check_status(answer: requests.Response) -> None:
     retry_after = parse_retry_after(answer.headers.get("Retry-After"))
     if status == 429:
         raise LumaRateLimited(f"{where}: HTTP 429, too many requests.", status=status, retry_after=retry_after)
-    if status >= 500 or status in (408, 416, 425):
+    if not 400 <= status < 500 or status in (408, 416, 425):
         raise LumaServerError(f"{where}: HTTP {status}.", status=status, retry_after=retry_after)
-    if status >= 400:
-        # Each CDN has a status of its own for an expired URL.
-        raise LumaNotFound(f"{where}: HTTP {status}, the URL has expired, or the file is gone.", status=status)
-    raise LumaApiError(f"{where}: HTTP {status}, which brings no file.", status=status)
+    # Each CDN has a status of its own for an expired URL.
+    raise LumaNotFound(f"{where}: HTTP {status}, the URL has expired, or the file is gone.", status=status)
 
 
 def _refuse_page(answer: requests.Response, start: bytes) -> None:

@@ -14,7 +14,7 @@ from airflow_provider_luma import DEFAULT_CONN_ID
 from airflow_provider_luma.api import Generation, GenerationState, LumaGenerationFailed, LumaInvalidRequest
 from airflow_provider_luma.failures import fail_without_retry
 from airflow_provider_luma.links.luma import LINKS
-from airflow_provider_luma.operators.outcome import reporting
+from airflow_provider_luma.operators.outcome import Outcome
 from airflow_provider_luma.template import is_template, parse_bool
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class LumaDownloadVideoOperator(BaseOperator):
         from airflow_provider_luma.operators import storage
 
         began = time.monotonic()
-        with reporting(self, context) as outcome, fail_without_retry(LumaGenerationFailed):
+        with Outcome(self, context) as outcome, fail_without_retry(LumaGenerationFailed):
             _check_asset(self.asset)
             self.replace = _parse_replace(self.replace)
             known = _parse_generation(self.generation)

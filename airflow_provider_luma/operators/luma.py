@@ -23,7 +23,7 @@ from airflow_provider_luma.failures import STILL_RUNNING, fail_without_retry
 from airflow_provider_luma.links.luma import LINKS
 from airflow_provider_luma.operators.download import LumaDownloadVideoOperator
 from airflow_provider_luma.operators.images import data_uri, image_uri, is_stored
-from airflow_provider_luma.operators.outcome import RETURN_KEY, Outcome, reporting
+from airflow_provider_luma.operators.outcome import RETURN_KEY, Outcome
 from airflow_provider_luma.operators.submission import DISCARDS_ON_CLEAR, HOW_TO_RESOLVE, Submission, remember_success
 from airflow_provider_luma.template import is_template, parse_bool
 
@@ -94,7 +94,7 @@ class _SubmittingOperator(BaseOperator):
 
         hook = LumaHook(self.luma_conn_id)
         submission = self._submission = Submission(context, self, lambda: self._request(context))
-        with reporting(self, context) as outcome, fail_without_retry():
+        with Outcome(self, context) as outcome, fail_without_retry():
             outcome.record(request=self._shown())
             generation_id = self._get_or_submit(context, hook, submission)
             outcome.push(RETURN_KEY, generation_id)
@@ -120,7 +120,7 @@ class _SubmittingOperator(BaseOperator):
         """Take what the trigger brought."""
         from airflow_provider_luma.triggers.luma import generation_from
 
-        with reporting(self, context, resumed=True) as outcome, fail_without_retry():
+        with Outcome(self, context, resumed=True) as outcome, fail_without_retry():
             return self._finish(generation_from(event), outcome)
 
     def on_kill(self) -> None:

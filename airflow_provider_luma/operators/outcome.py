@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
@@ -13,9 +12,10 @@ from airflow_provider_luma.api.errors import LumaError, LumaGenerationFailed
 from airflow_provider_luma.api.url import redact_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from airflow.providers.common.compat.sdk import Context
+    from typing_extensions import Self
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ RECORD_KEY = "luma"
 
 class Outcome:
     """
-    What one task has made so far.
+    What one task has made so far, for use in a ``with`` block, which records by itself what an error of Luma's says.
 
     :param operator: whose task it is.
     :param context: the running task's.
@@ -40,6 +40,22 @@ class Outcome:
         self._context = context
         self._resumed = resumed
         self._facts: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        # A deferral is none, and is raised from a submission that was asked to wait.
+        if not isinstance(error, Exception):
+            return
+        cause: BaseException | None = error
+        # Airflow's ways to fail or skip a task are raised from what was wrong.
+        while cause and not isinstance(cause, LumaError | AirflowNotFoundException):
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, LumaGenerationFailed):
+            self.record(problem=str(cause), generation=cause.generation.as_dict())
+        elif cause:
+            self.record(problem=str(cause))
 
     def record(self, **facts: Any) -> None:
         """
@@ -111,21 +127,3 @@ class Outcome:
         except Exception:
             # Airflow refuses, say, a URI that is long. No task that has paid, or stored a video, may fail for that.
             log.warning("Airflow's lineage does not accept a URI of this task.", exc_info=True)
-
-
-@contextmanager
-def reporting(operator: Any, context: Context, *, resumed: bool = False) -> Iterator[Outcome]:
-    """Give the task's :class:`Outcome`, and record by itself what a LumaError says; parameters are those of that."""
-    outcome = Outcome(operator, context, resumed=resumed)
-    try:
-        yield outcome
-    except Exception as error:
-        cause: BaseException | None = error
-        # Airflow's ways to fail or skip a task are raised from what was wrong.
-        while cause and not isinstance(cause, LumaError | AirflowNotFoundException):
-            cause = cause.__cause__ or cause.__context__
-        if isinstance(cause, LumaGenerationFailed):
-            outcome.record(problem=str(cause), generation=cause.generation.as_dict())
-        elif cause:
-            outcome.record(problem=str(cause))
-        raise

@@ -20,7 +20,7 @@ from airflow_provider_luma.api.errors import LumaError, LumaGenerationFailed
 from airflow_provider_luma.api.waiting import Wait, parse_states
 from airflow_provider_luma.failures import STILL_RUNNING, fail_without_retry
 from airflow_provider_luma.links.luma import LINKS
-from airflow_provider_luma.operators.outcome import reporting
+from airflow_provider_luma.operators.outcome import Outcome
 from airflow_provider_luma.template import is_template
 
 if TYPE_CHECKING:
@@ -84,12 +84,21 @@ class LumaGenerationSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait, and return the generation as a dict."""
-        with reporting(self, context) as outcome, fail_without_retry():
+        with Outcome(self, context) as outcome, fail_without_retry():
             check_generation_id(self.generation_id, FOR_SEVERAL)
             parse_states(self.target_state)
             outcome.record(generation_id=self.generation_id)
             if self.deferrable:
-                self._defer_wait()
+                from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
+
+                limits = [timedelta(seconds=self.timeout), self.execution_timeout]
+                self.defer(
+                    trigger=LumaGenerationTrigger(
+                        self.generation_id, self.luma_conn_id, self.poke_interval, target_state=self.target_state
+                    ),
+                    method_name=self.execute_complete.__name__,
+                    timeout=min(limit for limit in limits if limit is not None),
+                )
             generation = super().execute(context)
             outcome.finished(generation)
             return generation
@@ -116,7 +125,7 @@ class LumaGenerationSensor(BaseSensorOperator):
         from airflow_provider_luma.triggers.luma import generation_from
 
         try:
-            with reporting(self, context, resumed=True) as outcome, fail_without_retry(LumaGenerationFailed):
+            with Outcome(self, context, resumed=True) as outcome, fail_without_retry(LumaGenerationFailed):
                 generation = generation_from(event).as_dict()
                 outcome.finished(generation)
                 return generation
@@ -129,18 +138,6 @@ class LumaGenerationSensor(BaseSensorOperator):
     def on_kill(self) -> None:
         """Log what goes on when this task does not."""
         self.log.warning(STILL_RUNNING, self.generation_id)
-
-    def _defer_wait(self) -> None:
-        from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
-
-        limits = [timedelta(seconds=self.timeout), self.execution_timeout]
-        self.defer(
-            trigger=LumaGenerationTrigger(
-                self.generation_id, self.luma_conn_id, self.poke_interval, target_state=self.target_state
-            ),
-            method_name=self.execute_complete.__name__,
-            timeout=min(limit for limit in limits if limit is not None),
-        )
 
     @cached_property
     def _hook(self) -> LumaHook:
