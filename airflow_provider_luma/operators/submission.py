@@ -102,27 +102,18 @@ class Submission:
         if self._store is None:
             self._warn_without_store()
             return None
-        earlier = self._earlier
-        if not earlier:
-            self._mention_discarded()
+        cleared = self._earlier.get("max_tries") != self._ti.max_tries
+        if not self._is_submitted(cleared=cleared, resubmit=resubmit):
             self._count("fresh_submit")
             return None
-        cleared = earlier.get("max_tries") != self._ti.max_tries
-        if not self._is_same_task(cleared=cleared):
-            self._count("fresh_submit")
-            return None
-        generation_id = earlier.get("generation_id")
-        if generation_id is None:
-            self._check_ambiguous(resubmit=resubmit)
-            self._count("fresh_submit")
-            return None
+        generation_id = self._earlier["generation_id"]
         self._count("reconnect_attempt")
         if self._is_elsewhere(hook, cleared=cleared) or self._must_resubmit(generation_id, hook, cleared=cleared):
             self._count("terminal_resubmit")
             return None
         self._log.info("Resuming generation %s, which an earlier try submitted.", generation_id)
         if cleared:
-            self._remember(earlier)
+            self._remember(self._earlier)
         self.generation_id = str(generation_id)
         return self.generation_id
 
@@ -158,13 +149,6 @@ class Submission:
         self._record = {**self._record, "generation_id": generation_id, "submitted_at": _now()}
         self._remember(self._record)
 
-    def _mention_discarded(self) -> None:
-        if self._ti.try_number > 1:
-            self._log.info(
-                "No submission of an earlier try is remembered: submitting. If there was one, and this task's state "
-                "was discarded, as by a clear, that generation goes on and is paid for; its id is in its try's log."
-            )
-
     def _count(self, decision: str) -> None:
         """Count a decision as Airflow's own resumable operators do, in their metrics and with their tags."""
         from airflow.providers.common.compat.sdk import Stats
@@ -183,8 +167,16 @@ class Submission:
                 "again. Set retries=0 to rule that out."
             )
 
-    def _is_same_task(self, *, cleared: bool) -> bool:
-        """Return whether this try is there to make what an earlier one began to make."""
+    def _is_submitted(self, *, cleared: bool, resubmit: bool) -> bool:
+        """Return whether an earlier try has submitted what this one is there to make."""
+        if not self._earlier:
+            if self._ti.try_number > 1:
+                self._log.info(
+                    "No submission of an earlier try is remembered: submitting. If there was one, and this task's "
+                    "state was discarded, as by a clear, that generation goes on and is paid for; its id is in its "
+                    "try's log."
+                )
+            return False
         generation_id = self._earlier.get("generation_id")
         if (cleared or not self._operator.prompt_is_late) and self._earlier.get("request") != self._digest:
             self._log.warning(
@@ -198,7 +190,9 @@ class Submission:
                 "This task had succeeded with generation %s and was cleared: submitting again.", generation_id
             )
             return False
-        return True
+        if generation_id is None:
+            self._check_ambiguous(resubmit=resubmit)
+        return generation_id is not None
 
     def _check_ambiguous(self, *, resubmit: bool) -> None:
         """Raise LumaAmbiguousSubmission for a request whose answer never came, unless it may be sent again."""
