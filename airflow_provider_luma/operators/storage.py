@@ -133,15 +133,18 @@ class NewObject:
 
     def __init__(self, path: ObjectStoragePath) -> None:
         self._path = path
-        self._upload: Any = None
 
     def __enter__(self) -> Self:
-        self._begin()
+        self._upload = self._path.fs.open(self._path.path, "wb", block_size=BLOCK, autocommit=False)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._upload is not None:
-            self._cancel()
+        if self._upload is None:
+            return
+        self._upload.discard()
+        # Else fsspec, which keeps it, would upload the rest when the process ends, where s3fs then hangs.
+        with suppress(AttributeError):
+            self._upload.closed = True
 
     def write(self, data: bytes) -> None:
         """Append bytes."""
@@ -149,20 +152,11 @@ class NewObject:
 
     def restart(self) -> None:
         """Discard all that was written."""
-        self._cancel()
-        self._begin()
+        self.__exit__()
+        self.__enter__()
 
     def publish(self) -> None:
         """Let the file be there, in place of any other."""
         self._upload.close()
         self._upload.commit()
         self._upload = None
-
-    def _begin(self) -> None:
-        self._upload = self._path.fs.open(self._path.path, "wb", block_size=BLOCK, autocommit=False)
-
-    def _cancel(self) -> None:
-        self._upload.discard()
-        # Else fsspec, which keeps it, would upload the rest when the process ends, where s3fs then hangs.
-        with suppress(AttributeError):
-            self._upload.closed = True
