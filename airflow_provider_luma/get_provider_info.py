@@ -37,11 +37,21 @@ CONNECTION_TYPE: dict[str, object] = {
 
 
 def get_provider_info() -> dict[str, object]:
-    """Return what Airflow asks a provider for, in the form of its ``provider.yaml``."""
+    """Return the provider's description, in the form of Airflow's ``provider.yaml``."""
     return {
         "package-name": "airflow-provider-luma",
         "name": "Luma",
         "description": "Make videos with `Luma <https://lumalabs.ai/>`__: submit, wait, and hand on the result.",
+        "integrations": [
+            {
+                "integration-name": "Luma",
+                "external-doc-url": "https://docs.lumalabs.ai/docs/video-generation",
+                "tags": ["service", "ai", "generative-ai"],
+            }
+        ],
+        "hooks": [{"integration-name": "Luma", "python-modules": ["airflow_provider_luma.hooks.luma"]}],
+        "operators": [{"integration-name": "Luma", "python-modules": ["airflow_provider_luma.operators.luma"]}],
+        "sensors": [{"integration-name": "Luma", "python-modules": ["airflow_provider_luma.sensors.luma"]}],
         "triggers": [{"integration-name": "Luma", "python-modules": ["airflow_provider_luma.triggers.luma"]}],
         "extra-links": [
             "airflow_provider_luma.links.luma.LumaTaskLink",

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_luma import DEFAULT_CONN_ID
 from airflow_provider_luma.api import Generation, GenerationState, LumaGenerationFailed, LumaInvalidRequest
+from airflow_provider_luma.api.arguments import check_generation_id
 from airflow_provider_luma.failures import fail_without_retry
 from airflow_provider_luma.links.luma import LINKS
 from airflow_provider_luma.operators.outcome import Outcome
@@ -156,9 +157,10 @@ def _parse_generation(given: Any) -> Generation:
             raise LumaInvalidRequest(f"generation is a dict, but not as the sensor returns it: {error!r}.") from error
     else:
         known = Generation(id=given, state=GenerationState.UNKNOWN)
-    if not isinstance(known.id, str) or re.search(r"[{}/\\]|^\.|^\s*$", known.id):
+    if not isinstance(known.id, str) or re.search(r"[{}/\\]|^\.", known.id):
         raise LumaInvalidRequest(
             f"generation is an id, or the dict that LumaGenerationSensor returns, got {given!r:.80}. Pass the "
             "task's .output; to store several, LumaDownloadVideoOperator.partial(...).expand(generation=wait.output)."
         )
+    check_generation_id(known.id)
     return known

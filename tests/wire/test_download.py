@@ -781,8 +781,7 @@ class TestGiven:
         [
             ({"generation": ["a", "b"]}, "expand"),
             ({"generation": None}, "an id"),
-            ({"generation": ""}, "an id"),
-            ({"generation": " "}, "an id"),
+            ({"generation": ""}, "id must be"),
             ({"generation": "{'id': 'x'}"}, "output"),
             ({"generation": {"video_url": "https://x"}}, "as the sensor returns it"),
             ({"generation": "../outside"}, "an id"),
