@@ -1,11 +1,11 @@
-"""What the system tests share: one Airflow with the example DAGs, next to one sandbox."""
+"""What the system tests share: one Airflow with the example DAGs, next to a sandbox of either API."""
 
 from __future__ import annotations
 
 import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
@@ -16,10 +16,10 @@ from dev.local_airflow import COMPONENTS, USER, free_port
 from tests.support import together
 from tests.support.deployment import Deployment
 from tests.support.together import pytest_pyfunc_call as pytest_pyfunc_call
-from tests.support.tokens import REFUSED_TOKEN, TOKEN, UNREACHABLE_TOKEN
+from tests.support.tokens import KEY, MISPLACED_KEY, REFUSED_KEY, REFUSED_TOKEN, TOKEN, UNREACHABLE_TOKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
 HERE = Path(__file__).parent
@@ -56,18 +56,31 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture(scope="session")
-def another_sandbox(deployment) -> Callable[[], AbstractContextManager[tuple[Sandbox, str]]]:
-    """Return a gateway of a test's own, in whose weather no other test is, and the id of a connection to it."""
+def sandboxes(sandbox) -> Iterator[Mapping[str, Sandbox]]:
+    """The gateway, and one for Luma's own API that takes as long, each by the connection that leads to it."""
+    with Sandbox(token=KEY, seconds=10) as own:
+        yield {"luma_default": sandbox, "luma_own": own}
+
+
+@pytest.fixture(scope="session")
+def another_sandbox(deployment) -> Callable[..., AbstractContextManager[tuple[Sandbox, str]]]:
+    """Return a sandbox of a test's own, in whose weather no other test is, and the id of a connection to it."""
 
     @contextmanager
-    def another_sandbox() -> Iterator[tuple[Sandbox, str]]:
-        with Sandbox(token=TOKEN, seconds=1) as sandbox:
+    def another_sandbox(api: str = "", **settings: Any) -> Iterator[tuple[Sandbox, str]]:
+        token = KEY if api == "agents" else TOKEN
+        with Sandbox(token=token, **{"seconds": 1, **settings}) as sandbox:
             connection_id = f"luma_at_{sandbox.port}"
-            deployment.add_connection(connection_id, conn_type="luma", host=sandbox.url, password=TOKEN)
+            add_connection(deployment, connection_id, sandbox.url, token, api)
             yield sandbox, connection_id
             assert sandbox.report()["tokens_at_cdn"] == 0
 
     return another_sandbox
+
+
+def add_connection(deployment: Deployment, connection_id: str, host: str, token: str, api: str = "") -> None:
+    extra = {"extra": json.dumps({"api": api})} if api else {}
+    deployment.add_connection(connection_id, conn_type="luma", host=host, password=token, **extra)
 
 
 @pytest.fixture(scope="session")
@@ -82,8 +95,8 @@ def s3() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def deployment(sandbox, s3, tmp_path_factory) -> Iterator[Deployment]:
-    """An Airflow with the example DAGs and those of the tests, whose connection leads to the sandbox."""
+def deployment(sandboxes, s3, tmp_path_factory) -> Iterator[Deployment]:
+    """An Airflow with the example DAGs and those of the tests, whose connections lead to the sandboxes."""
     home = tmp_path_factory.mktemp("airflow") / "home"
     openlineage = {"type": "file", "log_file_path": str(home / "openlineage.log"), "append": True}
     # The tasks have an API server of their own: one that serves them and all these tests, on SQLite, keeps itself
@@ -105,9 +118,13 @@ def deployment(sandbox, s3, tmp_path_factory) -> Iterator[Deployment]:
     }
     dags = (HERE.parents[1] / "example_dags", HERE / "dags")
     with Deployment(home, *dags, env=env, components=components) as deployment:
-        deployment.add_connection("luma_default", conn_type="luma", host=sandbox.url, password=TOKEN)
-        deployment.add_connection("luma_refused", conn_type="luma", host=sandbox.url, password=REFUSED_TOKEN)
-        deployment.add_connection("luma_unreachable", conn_type="luma", host="127.0.0.1:1", password=UNREACHABLE_TOKEN)
+        gateway, own = (sandboxes[one].url for one in ("luma_default", "luma_own"))
+        add_connection(deployment, "luma_default", gateway, TOKEN)
+        add_connection(deployment, "luma_refused", gateway, REFUSED_TOKEN)
+        add_connection(deployment, "luma_unreachable", "127.0.0.1:1", UNREACHABLE_TOKEN)
+        add_connection(deployment, "luma_own", own, KEY, "agents")
+        add_connection(deployment, "luma_own_refused", own, REFUSED_KEY, "agents")
+        add_connection(deployment, "luma_own_misplaced", gateway, MISPLACED_KEY)
         aws = json.dumps({"endpoint_url": s3, "region_name": "us-east-1"})
         deployment.add_connection("aws_default", conn_type="aws", login="key", password="secret", extra=aws)
         yield deployment

@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from dev.local_airflow import EXAMPLE_DAGS
 from tests.support.deployment import AIRFLOW
-from tests.support.tokens import REFUSED_TOKEN, TOKEN
+from tests.support.tokens import KEY, REFUSED_KEY, REFUSED_TOKEN, TOKEN
 
 pytestmark = pytest.mark.together
 
@@ -30,13 +30,17 @@ GENERATION_FIELDS = [
 ]
 
 
-def check_generation(generation, generation_id):
+def check_generation(generation, generation_id, api="gateway"):
     assert list(generation) == GENERATION_FIELDS
     assert generation["id"] == generation_id
     assert generation["state"] == "completed"
     assert generation["failure_reason"] is None
-    assert (generation["width"], generation["height"]) == (640, 360)
-    assert isinstance(generation["duration"], float)
+    if api == "gateway":
+        assert (generation["width"], generation["height"]) == (640, 360)
+        assert isinstance(generation["duration"], float)
+    else:
+        unknown = ("thumbnail_url", "last_frame_url", "width", "height", "duration")
+        assert [generation[name] for name in unknown] == [None] * 5
     assert datetime.fromisoformat(generation["created_at"].replace("Z", "+00:00")).tzinfo
     assert requests.get(generation["video_url"], timeout=10).headers["Content-Type"] == "video/mp4"
 
@@ -87,14 +91,22 @@ def test_mapped_tasks_show_their_prompt_and_have_a_wait_each(deployment):
     )
 
 
-def test_every_way_to_wait_ends_with_the_video(deployment):
-    """On a worker, rescheduled, or deferred."""
-    run_id = deployment.run_to_end("luma_bad_days")
+@pytest.mark.parametrize(("api", "connection_id"), [("gateway", "luma_default"), ("agents", "luma_own")])
+def test_every_way_to_wait_ends_with_the_video(api, connection_id, deployment, sandboxes):
+    """On a worker, rescheduled, or deferred; with one video paid for each."""
+    prompt = f"A paper boat of every way, {api}"
+    run_id = deployment.run_to_end("luma_bad_days", conf={"prompt": prompt, "luma_conn_id": connection_id})
     for task_id in ("wait", "defer"):
         generation_id = deployment.xcom("luma_bad_days", run_id, task_id)
-        check_generation(deployment.xcom("luma_bad_days", run_id, task_id, "generation"), generation_id)
+        check_generation(deployment.xcom("luma_bad_days", run_id, task_id, "generation"), generation_id, api)
     generation_id = deployment.xcom("luma_bad_days", run_id, "submit")
-    check_generation(deployment.xcom("luma_bad_days", run_id, "reschedule"), generation_id)
+    check_generation(deployment.xcom("luma_bad_days", run_id, "reschedule"), generation_id, api)
+    paid = [one for one in sandboxes[connection_id].report()["generations"] if one["prompt"] == prompt]
+    assert {one["id"] for one in paid} == {
+        deployment.xcom("luma_bad_days", run_id, one) for one in ("submit", "wait", "defer")
+    }
+    assert {one["api"] for one in paid} == {api}
+    assert len(paid) == 3
 
 
 def test_a_moderated_prompt_fails_without_a_retry(deployment):
@@ -136,12 +148,24 @@ def test_the_connection_form_has_five_labelled_fields(deployment):
     }
 
 
-@pytest.mark.parametrize(("token", "good"), [(TOKEN, True), (REFUSED_TOKEN, False)], ids=["good", "refused"])
-def test_the_test_button_reports_whether_the_gateway_accepts_the_token(token, good, deployment, sandbox):
-    fields = {"connection_id": "tried", "conn_type": "luma", "host": sandbox.url, "password": token}
-    outcome = deployment.api("POST", "connections/test", json=fields)
-    assert outcome["status"] is good
-    assert ("accepts the token" if good else "Check the token") in outcome["message"]
+@pytest.mark.parametrize(
+    ("connection_id", "extra", "token", "said"),
+    [
+        ("luma_default", {}, TOKEN, "accepts the token"),
+        ("luma_default", {}, REFUSED_TOKEN, "Check the token"),
+        ("luma_own", {"api": "agents"}, KEY, "is Luma's own API and accepts the token"),
+        ("luma_own", {"api": "agents"}, REFUSED_KEY, "Check the API key"),
+        ("luma_default", {}, KEY, "which is not sent to 127.0.0.1"),
+    ],
+    ids=["good", "refused", "own-good", "own-refused", "own-misplaced"],
+)
+def test_the_test_button_reports_whether_the_api_accepts_the_token(
+    connection_id, extra, token, said, deployment, sandboxes
+):
+    fields = {"conn_type": "luma", "host": sandboxes[connection_id].url, "password": token, "extra": json.dumps(extra)}
+    outcome = deployment.api("POST", "connections/test", json={"connection_id": "tried", **fields})
+    assert outcome["status"] is ("accepts" in said)
+    assert said in outcome["message"]
 
 
 def listed(deployment, *command):

@@ -13,6 +13,9 @@ KEEPS = [True, False] if DISCARDS_ON_CLEAR else [True]
 
 pytestmark = [pytest.mark.since("3.3"), pytest.mark.together]
 
+#: The connections of the gateway and of Luma's own API.
+both_apis = pytest.mark.parametrize("connection_id", ["luma_default", "luma_own"])
+
 
 def new_prompt():
     """Return a prompt that no other test has, so that its bills are not mixed up with the others'."""
@@ -38,6 +41,11 @@ class Run:
     def bills(self):
         """Return the ids of the generations that were paid with this run's prompt."""
         return [one["id"] for one in self.sandbox.report()["generations"] if one["prompt"].startswith(self.prompt)]
+
+    def parent(self):
+        """Return the id of the generation that this run's one extends."""
+        (parent,) = [one["parent"] for one in self.sandbox.report()["generations"] if one["id"] in self.bills()]
+        return parent
 
     def until_paid(self, count=1):
         """Wait for so many bills."""
@@ -105,9 +113,20 @@ class Run:
         self.deployment.kill_task(*self.task, **kwargs)
 
 
-@pytest.mark.parametrize(("way", "only_runner"), [("worker", False), ("worker", True), ("extend", False)])
-def test_a_retry_after_a_kill_while_waiting_resumes_the_same_generation(way, only_runner, deployment, sandbox):
-    run = Run(deployment, sandbox, way, "[slow]")
+@pytest.mark.parametrize(
+    ("way", "only_runner", "connection_id"),
+    [
+        ("worker", False, "luma_default"),
+        ("worker", True, "luma_default"),
+        ("extend", False, "luma_default"),
+        ("worker", False, "luma_own"),
+        ("extend", False, "luma_own"),
+    ],
+)
+def test_a_retry_after_a_kill_while_waiting_resumes_the_same_generation(
+    way, only_runner, connection_id, deployment, sandboxes
+):
+    run = Run(deployment, sandboxes[connection_id], way, "[slow]", connection_id=connection_id)
     submitted = run.until_remembered()
     run.kill(only_runner=only_runner)
     run.finish()
@@ -115,6 +134,7 @@ def test_a_retry_after_a_kill_while_waiting_resumes_the_same_generation(way, onl
     assert run.tries() == 2
     assert run.bills() == [submitted]
     assert run.xcom() == run.xcom("generation")["id"] == submitted
+    assert run.parent() == (deployment.xcom(run.dag_id, run.run_id, "first") if way == "extend" else None)
     assert f"Resuming generation {submitted}" in run.log(2)
 
 
@@ -138,9 +158,11 @@ def test_clearing_a_task_that_failed_after_its_generation_resumes_it_if_its_stat
     run.until_done_again(submitted, resumes=keeps)
 
 
-@pytest.mark.parametrize("way", ["deferred", "mapped"])
-def test_a_wait_survives_its_killed_triggerer_without_using_up_a_try(way, deployment, sandbox):
-    run = Run(deployment, sandbox, way, "[slow]")
+@pytest.mark.parametrize(
+    ("way", "connection_id"), [("deferred", "luma_default"), ("mapped", "luma_default"), ("mapped", "luma_own")]
+)
+def test_a_wait_survives_its_killed_triggerer_without_using_up_a_try(way, connection_id, deployment, sandboxes):
+    run = Run(deployment, sandboxes[connection_id], way, "[slow]", connection_id=connection_id)
     indexes = range(3) if way == "mapped" else [-1]
     for index in indexes:
         run.until(map_index=index, state="deferred")
@@ -253,10 +275,13 @@ def test_clearing_a_task_that_was_marked_while_it_waited_resumes_the_same_genera
     run.until_done_again(submitted, resumes=keeps)
 
 
-@pytest.mark.parametrize("word", ["[drop]", "[html]", "[500]"])
-def test_a_submission_without_a_readable_answer_is_never_repeated(word, deployment, another_sandbox):
+@pytest.mark.parametrize(
+    ("api", "word"),
+    [("", "[drop]"), ("", "[html]"), ("", "[500]"), ("agents", "[drop]"), ("agents", "[proxy]"), ("agents", "[500]")],
+)
+def test_a_submission_without_a_readable_answer_is_never_repeated(api, word, deployment, another_sandbox):
     """The task fails without a retry, and a clear that keeps its state does not submit either."""
-    with another_sandbox() as (sandbox, connection_id):
+    with another_sandbox(api) as (sandbox, connection_id):
         run = Run(deployment, sandbox, "worker", word, connection_id=connection_id)
         assert run.ended() == "failed"
         assert run.tries() == 1
@@ -291,15 +316,23 @@ def test_a_person_who_has_found_the_id_adds_it_and_the_task_resumes_it_if_its_st
     assert len(run.bills()) == (1 if keeps else 2)
 
 
-def test_a_kill_while_submitting_fails_the_retry_without_paying_again(deployment, sandbox):
+@both_apis
+def test_a_kill_while_submitting_fails_the_retry_without_paying_again(connection_id, deployment, sandboxes):
     """The worker is killed between sending the submission and remembering the answer."""
-    run = Run(deployment, sandbox, "worker", "[hang]")
+    sandbox = sandboxes[connection_id]
+    run = Run(deployment, sandbox, "worker", "[hang]", connection_id=connection_id)
     run.until_paid()
     run.kill()
     assert run.ended() == "failed"
     assert run.tries() == 2
     assert len(run.bills()) == 1
     assert "may have been accepted and charged once" in run.log(2)
+    if connection_id == "luma_own":
+        # By which Luma's support can find it: in the killed try's log, and in the error of the one after it.
+        request_id = run.remembered()["request_id"]
+        assert request_id in [request.headers.get("x-request-id") for request in sandbox.requests]
+        assert f"with X-Request-Id {request_id}" in run.log(1)
+        assert f"request_id {request_id}" in run.log(2)
 
 
 def test_resubmit_pays_again_after_a_kill_while_submitting_and_logs_that(deployment, sandbox):
@@ -313,9 +346,12 @@ def test_resubmit_pays_again_after_a_kill_while_submitting_and_logs_that(deploym
     run.mark("failed")
 
 
-def test_a_submission_that_has_to_wait_a_minute_is_deferred_without_using_up_a_try(deployment, sandbox):
-    """The gateway answers 429 with a long `Retry-After`."""
-    run = Run(deployment, sandbox, "worker", "[429:61]")
+@pytest.mark.parametrize(("connection_id", "word"), [("luma_default", "[429:61]"), ("luma_own", "[busy]")])
+def test_a_submission_that_has_to_wait_a_minute_is_deferred_without_using_up_a_try(
+    connection_id, word, deployment, sandboxes
+):
+    """The API answers 429 with a long `Retry-After`: too many calls, or too many generations at once."""
+    run = Run(deployment, sandboxes[connection_id], "worker", word, connection_id=connection_id)
     run.until(state="deferred")
     assert run.bills() == []
     assert run.ended() == "success"
@@ -323,10 +359,15 @@ def test_a_submission_that_has_to_wait_a_minute_is_deferred_without_using_up_a_t
     assert run.bills() == [run.xcom()]
 
 
-def test_what_a_task_remembers_is_in_its_state_store(deployment, sandbox):
+@pytest.mark.parametrize(
+    ("connection_id", "api", "more"), [("luma_default", "gateway", set()), ("luma_own", "agents", {"request_id"})]
+)
+def test_what_a_task_remembers_is_in_its_state_store(connection_id, api, more, deployment, sandboxes):
     """It can be read in Airflow's UI."""
-    run = Run(deployment, sandbox, "submit")
+    sandbox = sandboxes[connection_id]
+    run = Run(deployment, sandbox, "submit", connection_id=connection_id)
     assert run.ended() == "success"
     kept = run.remembered_success()
     assert kept["generation_id"] == run.xcom()
-    assert set(kept) == {"generation_id", "request", "api", "submitted_at", "max_tries", "succeeded"}
+    assert kept["api"] == f"{api} {sandbox.url}"
+    assert set(kept) == {"generation_id", "request", "api", "submitted_at", "max_tries", "succeeded"} | more

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.tokens import REFUSED_TOKEN, TOKEN, UNREACHABLE_TOKEN
+from tests.support.tokens import ALL
 
 
 @pytest.mark.together
@@ -14,8 +14,11 @@ from tests.support.tokens import REFUSED_TOKEN, TOKEN, UNREACHABLE_TOKEN
         ({"luma_conn_id": "luma_refused"}, "failed", "LumaAuthenticationError"),
         ({"prompt": "A boat [drop]"}, "failed", "LumaAmbiguousSubmission"),
         ({"luma_conn_id": "luma_unreachable"}, "up_for_retry", "LumaConnectionError"),
+        ({"luma_conn_id": "luma_own_refused"}, "failed", "LumaAuthenticationError"),
+        ({"luma_conn_id": "luma_own", "prompt": "A boat [drop]"}, "failed", "LumaAmbiguousSubmission"),
+        ({"luma_conn_id": "luma_own_misplaced"}, "failed", "a key of Luma's own, which is not sent to 127.0.0.1"),
     ],
-    ids=["refused", "dropped", "unreachable"],
+    ids=["refused", "dropped", "unreachable", "own-refused", "own-dropped", "own-misplaced"],
 )
 def test_an_error_whose_request_had_the_token_is_logged(conf, state, error, deployment):
     """These are the bad days whose logs are searched below."""
@@ -24,15 +27,16 @@ def test_an_error_whose_request_had_the_token_is_logged(conf, state, error, depl
     assert error in deployment.log("luma_bad_days", run_id, "submit")
 
 
-def test_no_token_is_in_a_log_or_a_table_or_at_the_cdn(deployment, sandbox):
+def test_no_token_is_in_a_log_or_a_table_or_at_the_cdn(deployment, sandboxes):
     searched = list(deployment.log_files())
     # What would be found if it were there: both the prompt and the connection are.
     assert any("Submitted generation" in path.read_text(errors="replace") for path in searched)
     assert any("LumaAuthenticationError" in path.read_text(errors="replace") for path in searched)
-    assert {table for table, row in deployment.dump() if "luma_refused" in row} >= {"connection", "dag_run"}
-    for token in (TOKEN, REFUSED_TOKEN, UNREACHABLE_TOKEN):
+    for connection_id in ("luma_refused", "luma_own_refused"):
+        assert {table for table, row in deployment.dump() if connection_id in row} >= {"connection", "dag_run"}
+    for token in ALL:
         for path in searched:
             assert token not in path.read_text(errors="replace"), path
         for table, row in deployment.dump():
             assert token not in row, table
-    assert sandbox.report()["tokens_at_cdn"] == 0
+    assert [sandbox.report()["tokens_at_cdn"] for sandbox in sandboxes.values()] == [0, 0]

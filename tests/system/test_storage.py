@@ -128,6 +128,20 @@ def test_a_killed_download_leaves_no_visible_file_and_its_retry_stores_the_video
             assert [path.name for path in Path(where.removeprefix("file://")).iterdir()] == [f"{generation_id}.mp4"]
 
 
+@both_stores
+def test_a_video_of_lumas_own_api_is_stored_from_a_url_of_its_own_as_the_known_one_expires(
+    store, deployment, another_sandbox, s3, tmp_path_factory
+):
+    where, read = new_folder(store, s3, tmp_path_factory)
+    with another_sandbox("agents", url_seconds=5) as (sandbox, connection_id):
+        run_id = deployment.run_to_end("luma_download", conf={"folder": where, "luma_conn_id": connection_id})
+        check(deployment.xcom("luma_download", run_id, "download", "download"), read)
+        known = deployment.xcom("luma_download", run_id, "submit", "generation")["video_url"]
+        assert known.startswith(f"{sandbox.url}/")
+        assert known not in [f"{sandbox.url}{one.path}?{one.query}" for one in sandbox.requests]
+        assert sandbox.report()["charged"] == 1
+
+
 @pytest.mark.since("3.1")
 @pytest.mark.parametrize("answer", ["Approve", "Reject"])
 def test_only_what_a_person_approves_is_extended_and_stored(answer, deployment, sandbox, s3, tmp_path_factory):

@@ -13,10 +13,10 @@ from airflow_provider_luma.sensors.luma import LumaGenerationSensor
 @dag(
     schedule=None,
     params={"prompt": "A paper boat", "luma_conn_id": "luma_default"},
-    default_args={"retries": 1, "retry_delay": timedelta(seconds=5)},
+    default_args={"luma_conn_id": "{{ params.luma_conn_id }}", "retries": 1, "retry_delay": timedelta(seconds=5)},
 )
 def luma_bad_days():
-    arguments = {"user_prompt": "{{ params.prompt }}", "luma_conn_id": "{{ params.luma_conn_id }}"}
+    arguments = {"user_prompt": "{{ params.prompt }}"}
     submit = LumaGenerateVideoOperator(task_id="submit", **arguments)
     LumaGenerationSensor(task_id="reschedule", generation_id=submit.output, mode="reschedule", poke_interval=2)
     LumaGenerateVideoOperator(task_id="wait", wait_for_completion=True, poll_interval=1, **arguments)
