@@ -69,6 +69,21 @@ class PatientLoop(asyncio.SelectorEventLoop):
         self.call_soon_threadsafe(begin)
         over.wait()
 
+    async def taken(self, seconds):
+        """Let the calling coroutine, of another event loop, take this long by this clock, which goes on meanwhile."""
+        elsewhere, over = asyncio.get_running_loop(), asyncio.Event()
+
+        def end():
+            self.asking += 1
+            elsewhere.call_soon_threadsafe(over.set)
+
+        def begin():
+            self.asking -= 1
+            self.call_later(seconds, end)
+
+        self.call_soon_threadsafe(begin)
+        await over.wait()
+
     def run(self, coroutine):
         """Run to the end, as asyncio.run does."""
         try:
