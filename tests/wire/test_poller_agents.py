@@ -63,9 +63,13 @@ def loop():
 
 @pytest.fixture
 def waited(loop, connect):
-    """Let so many triggers wait, and return the sandbox that they polled and when each generation's event came."""
+    """
+    Let so many triggers wait, and return the sandbox that they polled and when each generation's event came.
 
-    def waited(count, *, takes, **settings):
+    The weather is good again after 20 s.
+    """
+
+    def waited(count, *, takes, weather=(), **settings):
         async def event(generation_id):
             fired = await anext(LumaGenerationTrigger(generation_id, poll_interval=5).run())
             assert fired.payload["status"] == "success"
@@ -76,6 +80,8 @@ def waited(loop, connect):
 
         with SlowSandbox(loop, takes, **settings) as sandbox:
             connect(host=sandbox.url, password=KEY, extra={"api": "agents"})
+            sandbox.weather(**dict(weather))
+            loop.call_later(20, sandbox.weather)
             return sandbox, loop.run(events([sandbox.add_generation(api="agents") for _ in range(count)]))
 
     return waited
@@ -102,3 +108,13 @@ def test_answers_that_take_long_are_waited_for_by_16_at_most(waited):
     sandbox, ended = waited(100, takes=lambda: 4.0, seconds=20)
     assert len(ended) == 100
     assert sandbox.most_at_once == 16
+
+
+def test_nobody_polls_before_the_guards_retry_after_is_over(waited):
+    """Thousands of calls a minute meet that guard: 429 with `Retry-After`, and nothing of a limit."""
+    guard = {"status": {"429": 1}, "retry_after": 60}
+    sandbox, ended = waited(100, takes=lambda: 0.3, weather=guard, seconds=30)
+    assert len(ended) == 100
+    times = [time for polls in sandbox.polls.values() for time in polls]
+    # Those that were under way when the first was answered, and then nothing for a minute.
+    assert 1 <= sum(time < 1060 for time in times) <= 16
