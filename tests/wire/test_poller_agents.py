@@ -118,3 +118,11 @@ def test_nobody_polls_before_the_guards_retry_after_is_over(waited):
     times = [time for polls in sandbox.polls.values() for time in polls]
     # Those that were under way when the first was answered, and then nothing for a minute.
     assert 1 <= sum(time < 1060 for time in times) <= 16
+
+
+@pytest.mark.parametrize("failure", ["500", "drop"])
+def test_failed_polls_raise_the_pace_by_nothing(failure, waited):
+    weather = {"status": {failure: 0.1}, "seed": 1}
+    sandbox, ended = waited(200, takes=lambda: 0.1, weather=weather, seconds=30)
+    assert len(ended) == 200
+    assert sandbox.most_in_a_second <= 20
