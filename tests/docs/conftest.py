@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,3 +17,27 @@ def all_together(request):
     """The tests marked `together` begin with the first: each runs pytest in a process of its own."""
     with together.started(request, Path(__file__).parent, at_once=1):
         yield
+
+
+@pytest.fixture(scope="session")
+def run_dag():
+    """Run the one DAG of a file with this text, in a folder if it asks for one, and return its run."""
+    from airflow.configuration import conf
+    from airflow.dag_processing.dagbag import DagBag
+
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
+
+    def run_dag(text, folder):
+        # Airflow stores, and runs, what is in this folder only.
+        file = Path(conf.get("core", "dags_folder"), "shown.py")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        try:
+            bag = DagBag(file)
+            assert bag.import_errors == {}
+            (dag,) = bag.dags.values()
+            return dag.test(run_conf={"folder": folder} if "folder" in dag.params else None)
+        finally:
+            file.unlink()
+
+    return run_dag

@@ -94,31 +94,14 @@ def test_every_block_is_of_a_kind_that_is_checked(page):
 
 
 class TestPython:
-    @pytest.fixture(scope="class")
-    def database(self):
-        """Airflow's own, which `dag.test()` writes to."""
-        subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
-
     @pytest.mark.parametrize(
         "block",
         [block for page in PAGES for block in BLOCKS[page] if block.is_dag],
         ids=lambda block: f"{block.page.name}:{block.line}",
     )
-    def test_a_dag_that_is_shown_runs_as_it_is(self, block, database, luma_sandbox, tmp_path):
-        from airflow.dag_processing.dagbag import DagBag
-
-        file = Path(conf.get("core", "dags_folder"), "shown.py")
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(block.text)
-        try:
-            bag = DagBag(file)
-            assert bag.import_errors == {}
-            (dag,) = bag.dags.values()
-            assert not block.title or block.title.startswith("dags/")
-            run = dag.test(run_conf={"folder": str(tmp_path)} if "folder" in dag.params else None)
-        finally:
-            file.unlink()
-        assert run.state == "success"
+    def test_a_dag_that_is_shown_runs_as_it_is(self, block, run_dag, luma_sandbox, tmp_path):
+        assert not block.title or block.title.startswith("dags/")
+        assert run_dag(block.text, str(tmp_path)).state == "success"
         assert luma_sandbox.report()["charged"] > 0
 
     @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
