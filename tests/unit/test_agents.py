@@ -71,6 +71,7 @@ class TestSubmission:
             ("first_frame_inline", {"image_url": "data:image/png;base64,iVBORw0KGgo="}, None),
             ("first_frame_file", {}, {"video": {"start_frame": {"file_id": FILE_ID}}}),
             ("both_frames", {"duration": "5s", "image_url": FIRST, "image_end_url": LAST}, None),
+            ("both_frames", {"duration": "5s"}, {"image_url": FIRST, "image_end_url": LAST}),
             ("loop", {"duration": "5s", "loop": True}, None),
             ("with_user_id", {}, {"user_id": "airflow:dag_a:run_7:submit"}),
             ("extend_backwards", {}, {"video": {"end_frame": {"generation_id": VIDEO_ID}}}),
@@ -103,6 +104,26 @@ class TestSubmission:
         request = agents.extension(VIDEO_ID, {"user_prompt": PROMPT})
         judge(request.body)
         assert (request.method, request.path, request.body) == ("POST", "/generations", fixture("requests/extend"))
+
+    @pytest.mark.parametrize(("argument", "field"), [("image_url", "start_frame"), ("image_end_url", "end_frame")])
+    @pytest.mark.parametrize(
+        "uri",
+        ["data:image/webp;base64,UklGRg==", "DATA:image/webp;BASE64,UklGRg==", "data:image/webp;q=1;base64,UklGRg=="],
+    )
+    def test_a_data_uri_is_sent_as_what_follows_its_comma_with_its_media_type(self, argument, field, uri):
+        frame = {"data": "UklGRg==", "media_type": "image/webp"}
+        assert body_of(**{argument: uri})["video"] == {field: frame}
+
+    @pytest.mark.parametrize("resolution", ["360p", "540p", "720p", "1080p"])
+    @pytest.mark.parametrize("duration", ["5s", "10s"])
+    def test_each_resolution_goes_with_each_duration(self, resolution, duration):
+        given = {"resolution": resolution, "duration": duration}
+        assert body_of(**given)["video"] == given
+
+    @pytest.mark.parametrize("aspect_ratio", ["9:16", "3:4", "1:1", "4:3", "16:9", "21:9"])
+    def test_each_aspect_ratio_is_sent_beside_the_video(self, aspect_ratio):
+        body = body_of(aspect_ratio=aspect_ratio)
+        assert (body["aspect_ratio"], "video" in body) == (aspect_ratio, False)
 
     def test_an_image_can_be_asked_for_always_with_its_type(self):
         body = body_of(
@@ -348,6 +369,12 @@ class TestGeneration:
     )
     def test_an_answer_without_a_video_has_no_video_url(self, name):
         assert read(name).video_url is None
+
+    @pytest.mark.parametrize("name", sorted(path.stem for path in FIXTURES.glob("file_*.json")))
+    def test_a_file_which_no_call_here_asks_for_is_never_taken_for_a_completed_generation(self, name):
+        generation = read(name)
+        assert generation.state is not GenerationState.COMPLETED
+        assert generation.video_url is None
 
     def test_what_this_api_does_not_say_is_none(self):
         generation = read("get_completed")

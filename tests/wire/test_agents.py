@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 from airflow_provider_luma.api import (
     LumaAmbiguousSubmission,
     LumaClient,
+    LumaGenerationFailed,
     LumaInvalidRequest,
     LumaRateLimited,
     LumaServerError,
@@ -159,11 +160,12 @@ class TestTasks:
         assert Task(store, generation_id=first).run(LumaExtendVideoOperator)
         assert submissions(sandbox)[-1].body["video"] == {"start_frame": {"generation_id": first}}
 
-    def test_an_image_from_storage_is_sent_as_base64(self, sandbox, store, tmp_path):
+    @pytest.mark.parametrize(("argument", "field"), [("image_url", "start_frame"), ("image_end_url", "end_frame")])
+    def test_an_image_from_storage_is_sent_as_base64(self, argument, field, sandbox, store, tmp_path):
         (tmp_path / "boat.png").write_bytes(PNG)
-        Task(store, image_url=str(tmp_path / "boat.png")).run()
+        Task(store, **{argument: str(tmp_path / "boat.png")}).run()
         (request,) = submissions(sandbox)
-        assert request.body["video"] == {"start_frame": {"data": "iVBORw0KGgo=", "media_type": "image/png"}}
+        assert request.body["video"] == {field: {"data": "iVBORw0KGgo=", "media_type": "image/png"}}
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -205,12 +207,41 @@ class TestTasks:
             f"/v1/generations/{task.xcoms['return_value']}"
         }
 
-    def test_a_failure_is_named_by_its_code_and_is_not_submitted_again(self, store):
-        task = Task(store, user_prompt=f"{PROMPT} [fail:budget_exhausted]", wait_for_completion=True)
-        with pytest.raises(
-            AirflowFailException, match=r"failed: budget_exhausted: .*see first what the reason asks for"
-        ):
+    @pytest.mark.parametrize(
+        ("code", "advice"),
+        [
+            ("content_moderated", "Moderation refused it"),
+            ("budget_exhausted", "see first what the reason asks for"),
+            ("image_too_large", "see first what the reason asks for"),
+            ("unsupported_format", "see first what the reason asks for"),
+            ("corrupt_input", "see first what the reason asks for"),
+            ("invalid_request", "see first what the reason asks for"),
+            ("solar_flare", "see first what the reason asks for"),
+            ("none", "see first what the reason asks for"),
+        ],
+    )
+    def test_a_failure_that_a_retry_cannot_help_fails_at_once_and_is_named_by_its_code(
+        self, code, advice, sandbox, store
+    ):
+        task = Task(store, user_prompt=f"{PROMPT} [fail:{code}]", wait_for_completion=True)
+        named = "" if code == "none" else f"{code}: "
+        with pytest.raises(AirflowFailException, match=f"failed: {named}.*{advice}"):
             task.run()
+        assert sandbox.report()["charged"] == 1
+
+    @pytest.mark.parametrize("code", ["generation_failed", "output_not_found", "rate_limited"])
+    def test_a_failure_that_a_retry_may_help_is_submitted_again_by_the_next_try(self, code, sandbox, store):
+        task = Task(store, user_prompt=f"{PROMPT} [fail:{code}]", wait_for_completion=True)
+        for paid in (1, 2):
+            with pytest.raises(LumaGenerationFailed, match=f"failed: {code}: .*submitting it again may help"):
+                task.run()
+            assert sandbox.report()["charged"] == paid
+
+    def test_an_id_that_is_unknown_right_after_its_submission_is_waited_for(self, sandbox, store):
+        sandbox.change(visible_after=0.3)
+        assert Task(store, wait_for_completion=True).run()
+        assert 404 in [request.status for request in sandbox.requests]
+        assert sandbox.report()["charged"] == 1
 
     def test_many_generations_are_polled_one_by_one_and_an_unknown_one_is_left_out(self):
         hook = LumaHook()
