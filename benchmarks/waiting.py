@@ -5,6 +5,9 @@ Run it from a checkout: ``make waiting``, or ``python -m benchmarks.waiting 100 
 gateway and each wait are processes of their own; both triggers poll every 5 s, and an answer takes 50 ms. They take
 turns, and each figure is the median of three, which takes seven minutes for each number of triggers.
 
+``python -m benchmarks.waiting agents 1000`` measures waits for Luma's own API, which has no batch query and is polled
+20 times a second at most, beside as many of Airflow's own `DateTimeTrigger`.
+
 10,000 of this package's are measured beside 10,000 of Airflow's own `DateTimeTrigger`, which poll nothing and only wait
 until then: what those cost is what Airflow and Python need for so many.
 
@@ -29,6 +32,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect_left
+from collections import deque
 from typing import IO, Any
 
 TOKEN = "token-of-the-benchmark"
@@ -55,8 +60,14 @@ SIDES_OF_MANY = {
     "batch queries": ("luma", "list"),
 }
 
+SIDES_OF_LUMAS_OWN = {
+    "DateTimeTrigger": ("idle", "list"),
+    "Luma's own API": ("luma", "agents"),
+}
+
 ROWS = {
     "requests": "{:,.0f}",
+    "in a second": "{:,.0f}",
     "at once": "{:,.0f}",
     "CPU a task, ms": "{:.2f}",
     "worst stall, ms": "{:,.0f}",
@@ -67,11 +78,11 @@ ROWS = {
 }
 
 
-def main(counts: list[int]) -> None:
+def main(counts: list[int], *, agents: bool) -> None:
     """Run all and print the tables."""
     for count in counts:
         load = os.getloadavg()[0]
-        sides = SIDES_OF_MANY if count >= MANY else SIDES
+        sides = SIDES_OF_LUMAS_OWN if agents else SIDES_OF_MANY if count >= MANY else SIDES
         turns = [{name: run(count, *how) for name, how in sides.items()} for _ in range(TURNS)]
         show(count, load, {name: medians([turn[name] for turn in turns]) for name in sides})
 
@@ -96,13 +107,15 @@ def show(count: int, load: float, sides: dict[str, dict[str, float]]) -> None:
         print(line, flush=True)
 
 
-def run(count: int, trigger: str, batch_shape: str) -> dict[str, float]:
+def run(count: int, trigger: str, api: str) -> dict[str, float]:
     """Let one kind of trigger wait, in fresh processes, and an event loop beside it that has nothing to do."""
     with tempfile.TemporaryDirectory() as home:
         env = {**os.environ, "AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
-        gateway = start(env, "gateway", str(count), batch_shape)
+        gateway = start(env, "gateway", str(count), api)
         url = receive(gateway)
-        env["AIRFLOW_CONN_LUMA_DEFAULT"] = json.dumps({"conn_type": "luma", "host": url, "password": TOKEN})
+        extra = {"api": "agents" if api == "agents" else "gateway"}
+        connection = {"conn_type": "luma", "host": url, "password": TOKEN, "extra": extra}
+        env["AIRFLOW_CONN_LUMA_DEFAULT"] = json.dumps(connection)
         env["AIRFLOW_CONN_HTTP_DEFAULT"] = json.dumps({"conn_type": "http", "host": url})
         waiting, idle = start(env, "wait", trigger), start(env, "idle")
         receive(waiting), receive(idle)
@@ -124,6 +137,7 @@ def run(count: int, trigger: str, batch_shape: str) -> dict[str, float]:
     return {
         "requests": report["requests"],
         "at once": report["at_once"],
+        "in a second": report["in_a_second"],
         # Less what the watch itself takes, which is as much as a few hundred waiting tasks.
         "CPU a task, ms": (measured["CPU"] - measured["ticks"] * nothing["CPU"] / nothing["ticks"]) / count * 1000,
         "worst stall, ms": max(stalls, default=0) * 1000,
@@ -154,22 +168,32 @@ def receive(process: subprocess.Popen[str]) -> Any:
     return json.loads(process.stdout.readline())
 
 
-def gateway(count: int, batch_shape: str) -> None:
-    """Be a gateway with this many generations, which are completed one after the other."""
+def gateway(count: int, api: str) -> None:
+    """
+    Be an API with this many generations, which are completed one after the other.
+
+    :param api: ``agents`` for Luma's own, else how the gateway answers a batch query.
+    """
     from airflow_provider_luma.sandbox import Sandbox
 
-    with Sandbox(token=TOKEN, latency=LATENCY, batch_shape=batch_shape) as sandbox:
+    fields: dict[str, Any] = {"api": "agents"} if api == "agents" else {}
+    settings: dict[str, Any] = {} if fields else {"batch_shape": api}
+    with Sandbox(token=TOKEN, latency=LATENCY, **settings) as sandbox:
+        # All of them, also where there are more than it usually keeps.
+        sandbox.memory.requests = deque()
         send_line(sys.stdout, sandbox.url)
         sys.stdin.readline()
         dice = random.Random(count)
         completed_at = {}
         for _ in range(count):
             seconds = dice.uniform(FIRST_AFTER, LAST_AFTER)
-            generation_id = sandbox.add_generation(seconds=seconds)
+            generation_id = sandbox.add_generation(seconds=seconds, **fields)
             completed_at[generation_id] = time.time() + seconds
         send_line(sys.stdout, completed_at)
         sys.stdin.readline()
-        send_line(sys.stdout, sandbox.memory.report(""))
+        times = sorted(request.at for request in sandbox.requests)
+        in_a_second = max((bisect_left(times, begin + 1) - first for first, begin in enumerate(times)), default=0)
+        send_line(sys.stdout, {**sandbox.memory.report(""), "in_a_second": in_a_second})
 
 
 def wait(trigger: str) -> None:
@@ -305,4 +329,5 @@ if __name__ == "__main__":
     elif part == "idle":
         idle()
     else:
-        main([int(count) for count in sys.argv[1:]] or [100, 1000, 3000, MANY])
+        agents = part == "agents"
+        main([int(count) for count in sys.argv[1 + agents :]] or [100, 1000, 3000, MANY], agents=agents)
