@@ -14,6 +14,7 @@ from moto.server import ThreadedMotoServer
 from airflow_provider_luma.sandbox import Sandbox
 from dev.local_airflow import COMPONENTS, USER, free_port
 from tests.support import together
+from tests.support.agents_judge import judge_submissions
 from tests.support.deployment import Deployment
 from tests.support.together import pytest_pyfunc_call as pytest_pyfunc_call
 from tests.support.tokens import KEY, MISPLACED_KEY, REFUSED_KEY, REFUSED_TOKEN, TOKEN, UNREACHABLE_TOKEN
@@ -57,9 +58,15 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session")
 def sandboxes(sandbox) -> Iterator[Mapping[str, Sandbox]]:
-    """The gateway, and one for Luma's own API that takes as long, each by the connection that leads to it."""
+    """
+    The gateway, and one for Luma's own API that takes as long, each by the connection that leads to it.
+
+    Luma's own SDK judges what was submitted to the latter.
+    """
     with Sandbox(token=KEY, seconds=10) as own:
         yield {"luma_default": sandbox, "luma_own": own}
+        # One whose process was killed before it left has no body.
+        judge_submissions(request for request in own.requests if request.content)
 
 
 @pytest.fixture(scope="session")
