@@ -28,7 +28,7 @@ Next, in your own Airflow:
   {COPY_ONE}
   airflow connections add luma_default --conn-type luma --conn-password '<key>'
   A key that begins with luma-api- goes to Luma; any other to a third party's gateway, www.kkiai.com.
-  No key yet? python -m airflow_provider_luma.sandbox says where to let the connection lead."""
+  No key yet? python -m airflow_provider_luma.sandbox shows a connection to it."""
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
             sys.exit(f"\nThe run failed. All that Airflow said is in {log.relative_to(CHECKOUT)}")
         video = max(VIDEOS.iterdir(), key=lambda path: path.stat().st_mtime)
     seconds = time.monotonic() - started
-    print(f"\nFinished in {seconds:.0f} s. Your video: {video.relative_to(CHECKOUT)}  (a clip of the sandbox's)")
+    print(f"\nThe DAG took {seconds:.0f} s. Your video: {video.relative_to(CHECKOUT)}  (a clip of the sandbox's)")
     print(NEXT)
 
 

@@ -211,7 +211,7 @@ class LumaHook(BaseHook):
         except AirflowNotFoundException as error:
             raise AirflowNotFoundException(
                 f"There is no connection {self.luma_conn_id!r}. Make it under Admin > Connections (type Luma), or "
-                f"with: airflow connections add {self.luma_conn_id} --conn-type luma --conn-password <API token>"
+                f"with: airflow connections add {self.luma_conn_id} --conn-type luma --conn-password '<API token>'"
             ) from error
         try:
             return self._client_for(connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ipaddress
+import json
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     """Read the options of the command line."""
     options = argparse.ArgumentParser(
         prog="python -m airflow_provider_luma.sandbox",
-        description="Luma on your own machine, for nothing: a gateway in /luma, Luma's own API in /v1, and the CDN.",
+        description="Luma on your own machine, free of charge: a gateway in /luma, Luma's own API in /v1, and the CDN.",
     )
     add = options.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -82,16 +83,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         listener = listen(host, port)
     except (OSError, OverflowError) as error:
-        print(f"The sandbox cannot listen on {host} port {port}: {error}", file=sys.stderr)
+        free = f"{parser().prog} --port 0"
+        print(f"The sandbox cannot listen on {host} port {port}: {error}. On a free port: {free}", file=sys.stderr)
         return 1
     url = address(listener)
-    token = "the one you gave" if options["token"] else f"any ({KEY_PREFIX}... in /v1)"
     # A shell has what it runs in the background ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
-        print(
-            f"Luma sandbox on {url} · token: {token} · {url}/sandbox shows what happens · Ctrl-C stops it", flush=True
-        )
+        print(f"Luma sandbox on {url} · {url}/sandbox shows what happens · Ctrl-C stops it")
+        print("A connection to it, as a gateway and as Luma's own API:")
+        for extra, token in ({}, "any-token"), ({"extra": {"api": "agents"}}, f"{KEY_PREFIX}any"):
+            password = "<token>" if options["token"] else token
+            fields = {"conn_type": "luma", "host": url, "password": password, **extra}
+            print(f"  export AIRFLOW_CONN_LUMA_DEFAULT='{json.dumps(fields)}'", flush=True)
         if not is_loopback(host):
             print(f"Warning: others on the network can reach {url}", file=sys.stderr)
         make_server(create_app(Settings(**options))).run(sockets=[listener])

@@ -54,6 +54,8 @@ def make_server(app: Starlette) -> uvicorn.Server:
             log_config=None,
             log_level="warning",
             timeout_graceful_shutdown=5,
+            # Longer than a client pauses between two polls, or some meet a connection that is just being closed.
+            timeout_keep_alive=75,
         )
     )
 

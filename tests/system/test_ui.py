@@ -235,7 +235,7 @@ class TestTaskTab:
     @pytest.mark.parametrize(
         ("map_index", "reason", "advice"),
         [
-            (3, "Job failed", "submitting it again may help"),
+            (3, "Job failed", "clear or retry the task that submitted it"),
             (4, "Advanced prompt moderation failed", "change the prompt"),
         ],
     )

@@ -233,7 +233,7 @@ class TestTasks:
     def test_a_failure_that_a_retry_may_help_is_submitted_again_by_the_next_try(self, code, sandbox, store):
         task = Task(store, user_prompt=f"{PROMPT} [fail:{code}]", wait_for_completion=True)
         for paid in (1, 2):
-            with pytest.raises(LumaGenerationFailed, match=f"failed: {code}: .*submitting it again may help"):
+            with pytest.raises(LumaGenerationFailed, match=f"failed: {code}: .*clear or retry the task that"):
                 task.run()
             assert sandbox.report()["charged"] == paid
 

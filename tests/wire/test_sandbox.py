@@ -859,7 +859,7 @@ def test_the_command_says_where_it_listens_and_ends_in_silence():
     """The command says where it listens, and an interrupt ends it in silence, whoever is still waiting."""
     process, line = start("--port", "0", "--seconds", "0", "--submit-shape", "bare")
     with process:
-        found = re.search(r"Luma sandbox on http://127\.0\.0\.1:(\d+) · token: any \(luma-api-\.\.\. in /v1\) · ", line)
+        found = re.search(r"Luma sandbox on http://127\.0\.0\.1:(\d+) · ", line)
         if not found:
             process.kill()
         assert found, line
@@ -878,7 +878,11 @@ def test_the_command_says_where_it_listens_and_ends_in_silence():
             process.send_signal(signal.SIGINT)
             assert process.wait(20) == 0
             assert waiting.recv(1) == b""
-        assert process.stdout.read() == process.stderr.read() == ""
+        assert process.stderr.read() == ""
+        shown = re.findall(r"^  export AIRFLOW_CONN_LUMA_DEFAULT='(.+)'$", process.stdout.read(), re.MULTILINE)
+        gateway, own = map(json.loads, shown)
+        assert gateway == {"conn_type": "luma", "host": f"http://127.0.0.1:{found[1]}", "password": "any-token"}
+        assert own == {**gateway, "password": "luma-api-any", "extra": {"api": "agents"}}
 
 
 def test_a_port_in_use_is_one_line_on_stderr(sandbox, capsys):
@@ -888,6 +892,8 @@ def test_a_port_in_use_is_one_line_on_stderr(sandbox, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("The sandbox cannot listen on 127.0.0.1 port")
+    assert err.endswith("On a free port: python -m airflow_provider_luma.sandbox --port 0\n")
+    assert err.count("\n") == 1
 
 
 def test_listening_to_the_network_is_warned_about():
