@@ -57,7 +57,8 @@ def choose_dialect(chosen: Any, host: str | None, token: str) -> str:
         raise LumaInvalidRequest(
             f"the API token begins with luma-, so it is a key of Luma's own, which is not sent to {name}. For Luma's "
             f"own API, leave the host empty or set it to {agents.HOST}; for a proxy before that, or a sandbox, set the "
-            "extra 'api' to agents. If the gateway itself gave you this token, set that extra to gateway. Nothing was sent."
+            "extra 'api' to agents. If the gateway itself gave you this token, set the extra 'api' to gateway. "
+            "Nothing was sent."
         )
     return found
 
