@@ -4,6 +4,9 @@ PYTHON ?= python3
 AIRFLOW ?= 3.3.2
 VENV ?= .venv
 TESTS ?= tests/unit tests/wire tests/docs tests/system
+# These start an Airflow, which keeps the machine busy; the others are shared out among two processes.
+WHOLE = $(filter tests/system% tests/scale%,$(TESTS))
+QUICK = $(filter-out $(WHOLE),$(TESTS))
 OLDEST := 3.0.6
 AUDIT ?= yes
 
@@ -36,7 +39,8 @@ airflow: $(VENV)/runtime-$(AIRFLOW).stamp
 
 test: can-browse $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python dev/browser.py get $(TESTS)
-	$(VENV)/bin/python -m pytest --numprocesses 2 $(TESTS)
+	$(if $(QUICK),$(VENV)/bin/python -m pytest --numprocesses 2 $(QUICK))
+	$(if $(WHOLE),$(VENV)/bin/python -m pytest $(WHOLE))
 
 can-browse:
 	@$(PYTHON) dev/browser.py check $(TESTS)

@@ -14,9 +14,6 @@ DOCS = Path(__file__).parents[2] / "docs" / "scale.md"
 TASKS = 500
 TOKEN = "marked-token-4711-of-those-who-wait"
 
-# One after the other: each keeps the machine busy.
-pytestmark = pytest.mark.xdist_group("scale")
-
 
 @pytest.fixture
 def sandbox():

@@ -30,13 +30,9 @@ AT_ONCE = 6
 TURNS = {"test_ui.py": -1, "test_secrets.py": 1}
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the system tests behind the others, in the order of :data:`TURNS`, and in one process with one Airflow."""
+    """Put the system tests behind the others, and in the order of :data:`TURNS`."""
     items.sort(key=lambda one: (HERE in one.path.parents, TURNS.get(one.path.name, 0)))
-    for one in items:
-        if HERE in one.path.parents:
-            one.add_marker(pytest.mark.xdist_group("system"))
 
 
 @pytest.fixture(scope="session", autouse=True)
