@@ -46,7 +46,7 @@ BLOCK = re.compile(
     r"(?ms)(?:^<!-- before:\n(?P<before>.*?)-->\n\n?)?"
     r"^```(?P<language>\w*)(?P<options>[^\n]*)\n(?P<text>.*?)^```$"
 )
-ORDINARY = {"python -m venv venv", ". venv/bin/activate"}
+ORDINARY = {"python3 -m venv venv", ". venv/bin/activate"}
 
 
 @dataclass
