@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 #: How many tests marked `together` run at a time: two cores are busy with these.
-AT_ONCE = 6
+AT_ONCE = 5
 #: The tests of the UI come first: they keep a browser busy, while the others wait. The search for tokens comes last.
 TURNS = {"test_ui.py": -1, "test_secrets.py": 1}
 
@@ -45,11 +45,11 @@ def all_together(request) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
     """
-    A gateway that takes ten seconds for a video, and a hundred for a slow one, unless a test lets it finish before.
+    A gateway that takes 16 seconds for a video, and 160 for a slow one, unless a test lets it finish before.
 
     Airflow fails a deferred task whose trigger fires before the scheduler has seen that its first process ended.
     """
-    with Sandbox(token=TOKEN, seconds=10) as sandbox:
+    with Sandbox(token=TOKEN, seconds=16) as sandbox:
         yield sandbox
 
 
@@ -60,7 +60,7 @@ def sandboxes(sandbox) -> Iterator[Mapping[str, Sandbox]]:
 
     Luma's own SDK judges what was submitted to the latter.
     """
-    with Sandbox(token=KEY, seconds=10) as own:
+    with Sandbox(token=KEY, seconds=16) as own:
         yield {"luma_default": sandbox, "luma_own": own}
         # One whose process was killed before it left has no body.
         judge_submissions(request for request in own.requests if request.content)
