@@ -20,6 +20,7 @@ class _Selector(selectors.DefaultSelector):
     loop: PatientLoop
 
     def select(self, timeout=None):
+        self.loop.steps += 1
         if timeout is None or timeout <= 0:
             return super().select(timeout)
         if self.loop.asking:
@@ -41,6 +42,8 @@ class PatientLoop(asyncio.SelectorEventLoop):
         selector.loop = self
         self.now = 1000.0
         self.asking = 0
+        self.steps = 0
+        """In how many steps it has run what it had to run."""
 
     def time(self):
         return self.now
@@ -99,7 +102,8 @@ class Gateway(Sandbox):
     """
     A sandbox that records its polls, and whose answers a test can replace.
 
-    `asked` has the time, and the ids of a batch query or the one id of a single request.
+    `asked` has the time, and the ids of a batch query or the one id of a single request; `most_at_once` is how many
+    of them were under way at the same time.
     """
 
     def __init__(self, loop: PatientLoop, **settings):
@@ -108,6 +112,7 @@ class Gateway(Sandbox):
         self.sandbox = self.app
         self.app = self._app()
         self.asked: list[tuple[float, list[str] | str]] = []
+        self.under_way = self.most_at_once = 0
         self.many: Callable[[list[str]], object] = lambda ids: None
         self.one: Callable[[str], object] = lambda generation_id: None
 
@@ -147,7 +152,21 @@ class Gateway(Sandbox):
             generation_id = scope["path"].rpartition("/")[2]
             self.asked.append((self.loop.now, generation_id))
             instead = self.one(generation_id)
-        await (instead or self.sandbox)(scope, receive, send)
+        self.under_way += 1
+        self.most_at_once = max(self.most_at_once, self.under_way)
+        try:
+            await (instead or self.sandbox)(scope, receive, send)
+        finally:
+            self.under_way -= 1
+
+    def slowly(self, seconds: float, answer: object = None):
+        """Return an answer, or the sandbox's own, that takes this long by the loop's clock."""
+
+        async def app(scope, receive, send):
+            await self.loop.taken(seconds)
+            await (answer or self.sandbox)(scope, receive, send)
+
+        return app
 
 
 def refusal(status: int, code: str = "no", **headers: str) -> JSONResponse:

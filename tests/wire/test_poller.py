@@ -258,6 +258,48 @@ class TestPolledTogether:
         assert sent == ["luma.status_requests", "luma.generations_waiting 2", "luma.generations_waiting 0"]
         assert timings == ["luma.completion_to_event"] * 2
 
+    def test_no_more_than_four_batch_queries_are_under_way_at_once(self, gateway, loop):
+        far = gateway(seconds=20)
+        far.many = lambda ids: far.slowly(2)
+        fired = loop.run(events(far.submit(700)))
+        assert statuses(fired) == {"success": 700}
+        assert far.most_at_once == poller.MAX_BATCH_QUERIES
+
+    def test_the_metric_of_waits_counts_those_of_all_connections(self, gateway, loop, monkeypatch):
+        """Or it would jump between the numbers of two."""
+        waiting_now = []
+        monkeypatch.setattr(poller.Stats, "gauge", lambda name, value: waiting_now.append(value))
+        far = gateway(seconds=20)
+        far.memory.settings = replace(far.memory.settings, token="")
+        conn = f'{{"conn_type": "luma", "host": "{far.url}", "password": "another"}}'
+        monkeypatch.setenv("AIRFLOW_CONN_LUMA_OTHER", conn)
+        ids = far.submit(5)
+
+        async def waiting():
+            await asyncio.gather(events(ids[:3]), events(ids[3:], luma_conn_id="luma_other"))
+
+        loop.run(waiting())
+        assert waiting_now[0] == max(waiting_now) == 5
+        assert waiting_now[-1] == 0
+
+    def test_a_connection_that_nobody_waits_with_any_more_ends_no_wait_of_another(self, gateway, loop, monkeypatch):
+        """Though both lead to the same gateway with the same token."""
+        far = gateway(seconds=60)
+        conn = f'{{"conn_type": "luma", "host": "{far.url}", "password": "{TOKEN}"}}'
+        monkeypatch.setenv("AIRFLOW_CONN_LUMA_OTHER", conn)
+        first, second = far.submit(2)
+
+        async def waiting():
+            leaving = asyncio.ensure_future(event(first, luma_conn_id="luma_other"))
+            staying = asyncio.ensure_future(event(second))
+            await asyncio.sleep(12)
+            leaving.cancel()
+            return await staying
+
+        payload, at = loop.run(waiting())
+        assert payload["status"] == "success"
+        assert at <= 1066
+
 
 class TestNoBatchQuery:
     @pytest.mark.parametrize("status", [404, 405])
@@ -279,6 +321,19 @@ class TestNoBatchQuery:
         loop.run(events(far.submit(5)))
         assert len([now for now, ids in far.asked if isinstance(ids, list) and now < 1300]) == 1
         assert far.asked[-1][1] == far.batches[-1]
+
+    def test_without_a_batch_query_none_is_polled_more_often_than_it_asks_for(self, gateway, loop):
+        """There is no request that one could share with another that is due earlier."""
+        far = gateway(seconds=60)
+        far.many = lambda ids: refusal(404, "")
+        often, seldom = far.submit(2)
+
+        async def waiting():
+            await asyncio.gather(event(often, poll_interval=3), event(seldom, poll_interval=5))
+
+        loop.run(waiting())
+        assert min(gaps(far)[often][1:]) >= 3
+        assert min(gaps(far)[seldom][1:]) >= 5
 
     @pytest.mark.parametrize("status", [403, 500])
     def test_a_batch_query_that_never_works_is_not_used(self, gateway, loop, status):
@@ -358,6 +413,22 @@ class TestBatchLimit:
         assert statuses(loop.run(events(far.submit(60)))) == {"success": 60}
         assert max(map(len, far.batches[-20:])) <= 7
 
+    def test_a_failure_that_passes_leaves_the_batch_size_as_it_is(self, gateway, loop):
+        """One that is asked for in halves, which both work, because one server of many was down."""
+        far = gateway(seconds=60)
+        failed = []
+
+        def many(ids):
+            if loop.now > 1010 and len(failed) < 2:
+                failed.append(ids)
+                return refusal(500)
+            return None
+
+        far.many = many
+        assert statuses(loop.run(events(far.submit(200)))) == {"success": 200}
+        assert len(failed) == 2
+        assert max(len(ids) for now, ids in far.asked if now > 1030) == 100
+
 
 class TestBadId:
     @pytest.mark.parametrize("status", [400, 401, 403, 422, 500, 503])
@@ -422,6 +493,27 @@ class TestBadId:
         far.asked = [(now, asked) for now, asked in far.asked if now > 1100]
         assert max(max(of_one) for one, of_one in gaps(far).items() if one not in poison) <= 5.5
 
+    @pytest.mark.parametrize("place", [0, 1, 2])
+    def test_ids_that_go_bad_delay_another_for_less_than_two_minutes(self, place, gateway, loop):
+        """Though each was an example of what the gateway answers, until it was not."""
+        far = gateway(seconds=300)
+        ids = far.submit(3)
+        good = ids[place]
+        far.many = lambda _: refusal(500) if loop.now > 1010 else None
+        far.one = lambda one: refusal(500) if loop.now > 1010 and one != good else None
+
+        async def waiting():
+            waiting = {one: asyncio.ensure_future(event(one)) for one in ids}
+            fired = await waiting.pop(good)
+            for one in waiting.values():
+                one.cancel()
+            return fired
+
+        payload, _ = loop.run(waiting())
+        assert payload["status"] == "success"
+        far.asked = [(now, asked) for now, asked in far.asked if now > 1130]
+        assert max(gaps(far)[good]) <= 5.5
+
     def test_an_id_that_only_batch_queries_reject_is_polled_singly(self, gateway, loop):
         """An id that can be asked for singly is."""
         far = gateway(seconds=60)
@@ -456,6 +548,10 @@ class TestBadId:
         fired = loop.run(events(ids))
         assert statuses(fired) == {"success": 10}
         assert set(far.singles) == {ids[4]}
+        # At once, or its news would come an interval later.
+        (first, _), (then, single), *_ = far.asked
+        assert single == ids[4]
+        assert then - first < 1
 
     def test_a_batch_query_that_finds_nothing_delays_nothing(self, gateway, loop):
         """All news come in time where a batch query never finds what is found singly."""
@@ -470,6 +566,38 @@ class TestBadId:
         far = gateway(seconds=60, visible_after=40)
         assert statuses(loop.run(events(far.submit(20)))) == {"success": 20}
         assert far.asked[-1][1] == far.batches[-1]
+
+    def test_a_batch_query_that_rejects_an_unknown_id_is_used_for_the_others(self, gateway, loop):
+        """Such as one whose answer for many is that one of them does not exist."""
+        far = gateway(seconds=40)
+        far.many = lambda ids: refusal(400, "task_not_exist") if "nowhere" in ids else None
+        ids = far.submit(19)
+
+        async def waiting():
+            unknown = asyncio.ensure_future(event("nowhere"))
+            fired = await events(ids)
+            unknown.cancel()
+            return fired
+
+        assert statuses(loop.run(waiting())) == {"success": 19}
+        assert set(far.batches[-1]) == set(ids)
+
+    def test_a_rejected_id_is_polled_less_and_less_often_and_after_it_is_accepted_as_often_as_before(
+        self, gateway, loop
+    ):
+        far = gateway(seconds=700)
+        bad, *others = far.submit(20)
+
+        def rejected():
+            return 1010 < loop.now < 1310 or 1500 < loop.now < 1506
+
+        far.many = lambda ids: refusal(422) if bad in ids and rejected() else None
+        far.one = lambda one: refusal(422) if one == bad and rejected() else None
+        loop.run(events([bad, *others]))
+        polled = [now for now, asked in far.asked if bad in asked]
+        assert 5 <= len([now for now in polled if 1020 < now < 1310]) <= 12
+        later = [now for now in polled if 1400 < now < 1600]
+        assert max(second - first for first, second in pairwise(later)) <= 7
 
     def test_an_unknown_id_ends_its_wait_after_a_minute(self, gateway, loop):
         """It is polled singly, once an interval, and believed missing after a minute."""
@@ -486,7 +614,8 @@ class TestBadId:
         assert payload["error"] == "LumaNotFound"
         assert 1060 <= at <= 1085
         assert set(far.singles) == {"nowhere"}
-        assert len(far.singles) <= 60 / 5 + 2
+        # Once an interval, with its jitter, and not less and less often: it may be known in a moment.
+        assert 60 / 6.25 <= len(far.singles) <= 60 / 5 + 2
 
     def test_ids_that_are_not_known_yet_are_waited_for(self, gateway, loop):
         """Ids that the gateway does not know yet are waited for."""
@@ -675,6 +804,52 @@ class TestTrouble:
         # Those that were already under way are not called back.
         assert len([now for now, _ in far.asked if now < 1090]) <= poller.MAX_BATCH_QUERIES
 
+    def test_the_longest_retry_after_of_several_answers_holds(self, gateway, loop):
+        """Those that were under way with it bring shorter ones, or none, and later."""
+        far = gateway(seconds=20)
+        ids = far.submit(250)
+
+        def many(batch):
+            if loop.now > 1005:
+                return None
+            asked = {"Retry-After": "90"} if ids[0] in batch else {}
+            return far.slowly(1 if asked else 3, refusal(429, **asked))
+
+        far.many = many
+        assert statuses(loop.run(events(ids))) == {"success": 250}
+        assert not [now for now, _ in far.asked if 1005 < now < 1090]
+
+    def test_what_was_under_way_together_fails_as_one(self, gateway, loop):
+        """And lets the next pause be no longer than one failure does."""
+        far = gateway(seconds=20)
+        far.many = lambda ids: far.slowly(2, refusal(503)) if 1008 < loop.now < 1018 else far.slowly(2)
+        far.one = lambda _: refusal(503) if 1008 < loop.now < 1022 else None
+        fired = loop.run(events(far.submit(250)))
+        assert statuses(fired) == {"success": 250}
+        assert max(at for _, at in fired) <= 1045
+
+    def test_a_redirect_is_waited_out_with_few_requests(self, gateway, loop):
+        """As a proxy sends one to its page for signing in: that is no matter of one generation."""
+        far = gateway(seconds=20)
+        far.many = far.one = lambda _: refusal(302) if 1008 < loop.now < 1128 else None
+        assert statuses(loop.run(events(far.submit(250)))) == {"success": 250}
+        assert len([now for now, _ in far.asked if 1008 < now < 1128]) <= 12
+
+    def test_the_event_loop_goes_on_while_a_thousand_waits_are_notified(self, gateway, loop, monkeypatch):
+        """Each of them writes to its task's log: all in one step would stop all triggers, and the heartbeat."""
+        steps = []
+
+        class Log:
+            info = staticmethod(lambda *_: None)
+            warning = staticmethod(lambda *_: steps.append(loop.steps))
+
+        monkeypatch.setattr(LumaGenerationTrigger, "log", Log())
+        far = gateway(seconds=20)
+        far.many = far.one = lambda _: refusal(502) if 1003 < loop.now < 1008 else None
+        assert statuses(loop.run(events(far.submit(1000)))) == {"success": 1000}
+        assert len(steps) == 1000
+        assert max(Counter(steps).values()) <= poller.NOTIFY_BATCH
+
     def test_a_token_refused_for_a_minute_ends_the_waits(self, gateway, loop, look_ups):
         """A token that is refused three times in a row, over a minute, ends the waits, and not before."""
         far = gateway(seconds=200)
@@ -776,6 +951,60 @@ class TestConnection:
         assert {type(error) for error in loop.run(waiting())} == {AirflowNotFoundException}
         assert 1060 <= loop.now < 1070
         assert len(look_ups) <= 14
+
+    def test_a_connection_that_makes_no_sense_ends_the_waits(self, loop, connect):
+        """No time mends that: the message says what is wrong with which connection."""
+        connect(host="https://user:password@gateway.example.com", password=TOKEN)
+
+        async def waiting():
+            return await asyncio.gather(*(event(str(one)) for one in range(3)))
+
+        fired = loop.run(waiting())
+        assert {payload["error"] for payload, _ in fired} == {"LumaInvalidRequest"}
+        assert all("luma_default" in payload["message"] for payload, _ in fired)
+        assert loop.now < 1010
+
+    def test_a_changed_token_is_used_also_for_what_was_under_way_when_the_old_one_was_refused(
+        self, gateway, loop, connect, monkeypatch
+    ):
+        far = gateway(seconds=20)
+        far.memory.settings = replace(far.memory.settings, token="")
+        far.many = lambda batch: refusal(404, "")
+        ids = far.submit(10)
+        get_connection = LumaHook.get_connection
+        looked_up_again = threading.Event()
+        held = set()
+
+        def looked_up(conn_id):
+            if held:
+                looked_up_again.set()
+            return get_connection(conn_id)
+
+        async def after_that(scope, receive, send):
+            await asyncio.to_thread(looked_up_again.wait)
+            await far.sandbox(scope, receive, send)
+
+        def one(generation_id):
+            if loop.now < 1004 or looked_up_again.is_set():
+                return None
+            if generation_id == ids[0] or generation_id in held:
+                return refusal(401)
+            held.add(generation_id)
+            return after_that
+
+        monkeypatch.setattr(LumaHook, "get_connection", staticmethod(looked_up))
+        far.one = one
+
+        async def waiting():
+            fired = asyncio.ensure_future(events(ids))
+            await asyncio.sleep(2)
+            connect(host=far.url, password="another")
+            return await fired
+
+        fired = loop.run(waiting())
+        assert len(held) == 9
+        assert statuses(fired) == {"success": 10}
+        assert max(at for _, at in fired) <= 1030
 
     @pytest.mark.parametrize(
         "error", [RuntimeError("the supervisor is busy"), AirflowNotFoundException("the API is down")]
@@ -979,3 +1208,25 @@ def test_each_wait_logs_in_the_context_of_its_own_task(gateway, loop, spoken):
     loop.run(waiting())
     assert len(spoken) >= 4 * len(ids)
     assert all(owner in line for line, owner in spoken)
+
+
+def test_what_the_poller_logs_is_in_the_log_of_no_task(gateway, loop, monkeypatch):
+    """It concerns all that wait, not the one that came first."""
+    contexts = []
+    monkeypatch.setattr(connections.log, "warning", lambda *_: contexts.append(TASK.get()))
+    far = gateway(seconds=320)
+    get_connection = LumaHook.get_connection
+
+    def at_first(conn_id):
+        if loop.now > 1020:
+            raise RuntimeError("the supervisor is busy")
+        return get_connection(conn_id)
+
+    monkeypatch.setattr(LumaHook, "get_connection", staticmethod(at_first))
+
+    async def waiting():
+        TASK.set("the first")
+        return await event(*far.submit())
+
+    loop.run(waiting())
+    assert contexts == ["none"]
