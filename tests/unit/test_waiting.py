@@ -214,6 +214,13 @@ def test_the_pause_doubles_up_to_a_minute_while_polling_fails_and_is_what_the_ga
     assert wait.pause(5) == 5
 
 
+def test_those_that_were_asked_to_wait_equally_long_do_not_come_back_at_once(begin):
+    wait = begin()
+    wait.update(LumaRateLimited("wait", retry_after=90))
+    pauses = [wait.pause(5) for _ in range(100)]
+    assert max(pauses) - min(pauses) > 5
+
+
 def test_the_pause_after_thousands_of_failures_is_a_minute(begin):
     wait = begin()
     for _ in range(3000):

@@ -375,13 +375,15 @@ class TestAnswers:
         with far_end(json_answer(b'{"id": "pen-1", "state": "pending"}')) as (url, _):
             assert LumaClient(url, "pen").get("pen-1").state is GenerationState.PENDING
 
-    def test_a_request_names_its_sender_and_accepts_json(self):
+    @pytest.mark.parametrize("call", ["get", "submit"])
+    def test_a_request_names_its_sender_and_that_it_is_and_accepts_json(self, call):
         body = b'{"id": "x", "state": "pending"}'
         with far_end(json_answer(body)) as (url, requests):
-            LumaClient(url, TOKEN).get("x")
+            getattr(LumaClient(url, TOKEN), call)(PROMPT)
         (request,) = requests
         assert f"User-Agent: airflow-provider-luma/{__version__}".encode() in request
         assert b"Accept: application/json" in request
+        assert b"Content-Type: application/json" in request
 
     def test_a_netrc_entry_does_not_replace_the_token(self, tmp_path, monkeypatch):
         netrc = tmp_path / "netrc"
@@ -428,6 +430,17 @@ class TestThreadsAndForks:
         submissions = [port for method, port in requests if method == "POST"]
         assert others == [first]
         assert len({first, *submissions}) == 3
+
+    def test_two_threads_do_not_share_a_connection(self):
+        """A session of `requests` is not safe to share, though it mostly goes well."""
+        with keep_alive_server(b'{"id": "x", "state": "pending"}') as (url, requests):
+            client = LumaClient(url, TOKEN)
+            client.get("x")
+            with ThreadPoolExecutor(1) as other:
+                other.submit(client.get, "x").result()
+            client.get("x")
+        first, of_other, later = [port for _, port in requests]
+        assert of_other != first == later
 
     def test_a_forked_child_and_its_parent_do_not_share_a_connection(self):
         with keep_alive_server(b'{"id": "x", "state": "pending"}') as (url, requests):
