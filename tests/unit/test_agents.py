@@ -164,6 +164,15 @@ class TestSubmission:
         with pytest.raises(LumaInvalidRequest, match="extra_body's video must be a dict"):
             body_of({"video": video})
 
+    def test_an_images_url_may_begin_with_https_in_capitals(self):
+        assert body_of(image_url="HTTPS" + FIRST[5:])["video"]["start_frame"] == {"url": "HTTPS" + FIRST[5:]}
+
+    def test_what_does_not_go_together_in_a_video_may_do_so_in_another_type(self):
+        """Each type has rules of its own, which are Luma's to check."""
+        extra_body = {"type": "video_edit", "source": {"generation_id": VIDEO_ID}, "video": {"hdr": True}}
+        given = merge_arguments({"user_prompt": PROMPT, "resolution": "540p"}, extra_body)
+        assert agents.submission(given).body["video"] == {"resolution": "540p", "hdr": True}
+
     def test_values_newer_than_this_package_are_let_through(self):
         newer = {"model_name": "ray-4", "duration": "15s", "aspect_ratio": "2:1"}
         body = agents.submission({"user_prompt": PROMPT, **newer}).body

@@ -48,8 +48,9 @@ def test_the_shortest_and_longest_prompt_are_accepted(length):
     assert request_body({"user_prompt": "x" * length})
 
 
-def test_an_image_needs_no_prompt():
-    assert request_body({"image_url": "https://x/y.png"})
+@pytest.mark.parametrize("name", ["image_url", "image_end_url"])
+def test_an_image_needs_no_prompt(name):
+    assert request_body({name: "https://x/y.png"})
 
 
 def test_values_and_fields_that_nobody_documents_are_sent():

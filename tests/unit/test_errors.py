@@ -145,6 +145,11 @@ def test_a_refusal_that_mentions_prompt_tokens_is_not_about_the_api_token():
     assert type(refused(400, b'{"detail": "the prompt has too many tokens"}')) is LumaInvalidRequest
 
 
+@pytest.mark.parametrize(("status", "kind"), [(400, LumaInvalidRequest), (502, LumaServerError)])
+def test_a_refusal_that_mentions_somebody_elses_authorization_is_not_about_the_api_token(status, kind):
+    assert type(refused(status, b'{"detail": "the host of image_url answered: Unauthorized"}')) is kind
+
+
 def test_the_gateways_request_id_is_kept_for_its_support():
     body = b'{"code": "x", "message": "y", "request_id": "r-1", "data": null}'
     assert refused(400, body).request_id == "r-1"

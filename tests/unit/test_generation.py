@@ -55,6 +55,17 @@ def test_every_word_for_a_state_is_one_of_five_states_and_only_two_are_an_end(fi
     assert generation.state.terminal is (state in ("completed", "failed"))
 
 
+@pytest.mark.parametrize("word", ["pending", "queued", "not_start", "NOT_START", "submitted"])
+def test_every_word_for_waiting_in_a_queue_is_pending(word):
+    assert parse_generation({"id": "x", "state": word}, "Polling").state is GenerationState.PENDING
+
+
+@pytest.mark.parametrize("code", ["success", "SUCCESS", "0", 0, "200", 200])
+def test_a_generation_may_be_in_an_envelope_with_any_code_for_success(code):
+    content = json.dumps({"code": code, "message": "ok", "data": {"id": "x", "state": "pending"}}).encode()
+    assert parse_generation(read_answer(Answer(200, content, {}), "Polling"), "Polling").id == "x"
+
+
 def test_a_completed_generation_has_its_urls_size_length_and_time():
     generation = parsed("get_completed")
     assert generation.video_url == "https://media.example.net/g/7c2f/video.mp4"
@@ -144,6 +155,17 @@ def test_an_unreadable_row_does_not_hide_the_others():
     assert set(parse_generations([None, {}, {"id": "x", "state": "pending"}, 7], "Polling")) == {"x"}
 
 
+@pytest.mark.parametrize("payload", [{}, {"data": []}, "x", None])
+def test_a_batch_query_whose_answer_is_no_list_is_an_error_and_not_one_that_found_nothing(payload):
+    with pytest.raises(LumaServerError, match="no list of generations"):
+        parse_generations(payload, "Polling")
+
+
+def test_a_row_has_the_time_of_creation_where_the_generation_is_not_there_yet():
+    row = {"task_id": "x", "status": "NOT_START", "created_at": 1768469400, "data": None}
+    assert parse_generation(row, "Polling").created_at == pendulum.datetime(2026, 1, 15, 9, 30)
+
+
 @pytest.mark.parametrize(("finish_time", "expected"), [(0, None), (None, None), (1768469400, "2026-01-15T09:30:00Z")])
 def test_a_row_may_have_the_time_when_the_generation_ended(finish_time, expected):
     row = {"task_id": "x", "status": "SUCCESS", "finish_time": finish_time, "data": None}
@@ -170,7 +192,9 @@ def test_an_answer_without_an_id_holds_no_generation(payload):
     ],
 )
 def test_created_at_is_read_from_rfc_3339_seconds_or_milliseconds(given_time, expected):
-    assert parse_generation({"id": "x", "created_at": given_time}, "Polling").created_at == expected
+    created_at = parse_generation({"id": "x", "created_at": given_time}, "Polling").created_at
+    assert created_at == expected
+    assert created_at is None or created_at.timezone_name == "UTC"
 
 
 def test_a_dag_gets_ten_fields_as_json_types_and_can_make_a_generation_of_them():
