@@ -758,6 +758,25 @@ class TestAddress:
                 store(cdn.known(generation_id, "http://localhost/video.mp4"), tmp_path / "b.mp4")
         assert asked == ["http://cdn.invalid/video.mp4"]
 
+    @pytest.mark.parametrize("public", ["1.1.1.1", "93.184.216.34"])
+    def test_a_name_with_a_private_address_among_others_is_not_fetched(self, public, cdn, tmp_path, monkeypatch):
+        """Also through a proxy, which may take any of them."""
+        generation_id = cdn.submit()
+        cdn.weather(down=True)
+        real = socket.getaddrinfo
+
+        def getaddrinfo(host, *rest, **options):
+            addresses = [public, "10.0.0.1"] if host == "cdn.example.com" else [host]
+            return [found for address in addresses for found in real(address, *rest, **options)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        with serving_boat() as (proxy, asked):
+            monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            with pytest.raises(AirflowFailException, match=r"at 10\.0\.0\.1, in a private network"):
+                store(cdn.known(generation_id, "http://cdn.example.com/video.mp4"), tmp_path / "boat.mp4")
+        assert asked == []
+
     @pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
     def test_the_connections_verify_is_for_its_own_host_alone(self, cdn, connect, tmp_path, monkeypatch):
         """A CDN's certificate is checked also where the gateway's is not."""
