@@ -227,6 +227,25 @@ class TestGenerateOperator:
             operator.on_kill()
         said = capsys.readouterr().out + caplog.text
         assert f"generation {submitted} goes on and is paid for" in said
+        assert "its answer has not come" not in said
+
+    def test_a_task_that_is_killed_after_its_submission_was_rejected_logs_nothing(self, connection, ti, caplog, capsys):
+        operator = LumaGenerateVideoOperator(task_id="submit", user_prompt=f"{PROMPT} [429:90]")
+        with pytest.raises(TaskDeferred):
+            run(operator, ti)
+        capsys.readouterr()
+        caplog.clear()
+        operator.on_kill()
+        assert capsys.readouterr().out + caplog.text == ""
+
+    @pytest.mark.parametrize(("limit", "said"), [(None, 1), (timedelta(hours=1), 0)])
+    def test_a_wait_without_a_time_limit_says_how_to_set_one(self, limit, said, connection, ti, caplog, capsys):
+        arguments = {"wait_for_completion": True, "execution_timeout": limit}
+        with caplog.at_level(logging.INFO):
+            run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, **arguments), ti)
+        logged = (capsys.readouterr().out, caplog.text)
+        # Airflow 3.0 logs to both.
+        assert max(text.count("To set one: execution_timeout=") for text in logged) == said
 
 
 class TestExtendOperator:

@@ -117,7 +117,14 @@ class TestLumaTabRecord:
         with pytest.raises(AirflowFailException):
             run(LumaGenerateVideoOperator(**SUBMIT), ti)
         assert "Check the token" in ti.xcoms["luma"]["problem"]
+        assert ti.xcoms["luma"]["request"] == {"user_prompt": SUBMIT["user_prompt"]}
         assert "wrong-token-0815" not in json.dumps(ti.xcoms)
+
+    def test_a_submission_that_waits_for_its_turn_has_no_problem(self, connection, ti):
+        """It is deferred because the API has asked it to come back later."""
+        with pytest.raises(TaskDeferred):
+            run(LumaGenerateVideoOperator(task_id="submit", user_prompt="A boat [429:90]"), ti)
+        assert ti.xcoms["luma"] == {"request": {"user_prompt": "A boat [429:90]"}}
 
     def test_wrong_arguments_are_recorded_as_the_problem(self, connection, ti):
         operator = LumaGenerateVideoOperator(**SUBMIT)
