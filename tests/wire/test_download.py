@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import logging
 import os
@@ -394,6 +395,18 @@ class TestWhole:
         with pytest.raises(LumaServerError, match="how long the file is"):
             store(cdn.submit(), tmp_path / "boat.mp4")
 
+    def test_a_cdn_that_could_compress_sends_the_file_as_it_is(self, cdn, tmp_path):
+        """The length of a compressed answer does not say whether the file is whole."""
+
+        async def compressing(scope, receive, send):
+            accepted = dict(scope["headers"])[b"accept-encoding"].decode()
+            whole = answer_of(BOAT, content_type="video/mp4")
+            answer = answer_of(gzip.compress(BOAT), content_encoding="gzip") if "gzip" in accepted else whole
+            await answer(scope, receive, send)
+
+        cdn.answers = [compressing] * download.TRIES
+        assert store(cdn.submit(), tmp_path / "boat.mp4")["sha256"] == SHA256
+
     def test_an_empty_file_is_no_video(self, cdn, tmp_path):
         cdn.answers = [PlainTextResponse("", media_type="video/mp4")] * download.TRIES
         with pytest.raises(LumaServerError, match="or says 0"):
@@ -578,6 +591,13 @@ class TestUrl:
         assert cdn.answers == []
         assert cdn.report()["polls"] == 2 + download.TRIES
         assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+    @pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
+    def test_a_url_is_not_taken_for_expired_while_its_cdn_is_in_trouble(self, status, cdn, tmp_path):
+        generation_id = cdn.submit()
+        cdn.answers = [PlainTextResponse("later", status)]
+        assert store(generation_id, tmp_path / "boat.mp4")["sha256"] == SHA256
+        assert cdn.report()["polls"] == 1
 
     def test_the_url_of_the_dict_is_tried_at_once_where_the_gateway_is_down(self, cdn, tmp_path, monkeypatch):
         def sleep(seconds):
