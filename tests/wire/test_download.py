@@ -237,6 +237,13 @@ class TestWhere:
         (path,) = tmp_path.rglob("*.mp4")
         assert path.name == f"{generation_id}.mp4"
 
+    def test_an_existing_folder_is_one_whatever_its_name_ends_in(self, cdn, tmp_path):
+        generation_id = cdn.submit()
+        folder = tmp_path / "films.v2"
+        folder.mkdir()
+        store(generation_id, folder)
+        assert [path.name for path in folder.iterdir()] == [f"{generation_id}.mp4"]
+
     @pytest.mark.parametrize("given", ["photos/", "s4://bucket/x", "https://example.com/x.mp4"])
     def test_a_destination_that_cannot_be_written_is_refused_before_anything_is_fetched(self, given, cdn):
         with pytest.raises(AirflowFailException, match=re.escape(given)):
@@ -373,6 +380,7 @@ class TestWhole:
             PlainTextResponse("Bad Gateway"),
             JSONResponse({"error": "gone"}, media_type="application/octet-stream"),
             PlainTextResponse("\n <html>", media_type="video/mp4"),
+            PlainTextResponse("\ufeff<html>", media_type="video/mp4"),
         ],
     )
     def test_a_page_never_becomes_a_file(self, page, cdn, tmp_path):
