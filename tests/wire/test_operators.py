@@ -386,6 +386,14 @@ class TestSensor:
             with pytest.raises(AirflowFailException, match="Job failed"):
                 run(sensor, ti)
 
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_a_template_for_a_sensors_id_that_renders_to_several_fails_without_retry(self, deferrable, connection, ti):
+        """And is not waited for, as the API can know no such id."""
+        sensor = LumaGenerationSensor(task_id="wait", generation_id="{{ several }}", deferrable=deferrable, timeout=9)
+        sensor.generation_id = ["one", "two"]
+        with pytest.raises(AirflowFailException, match="To wait for several"):
+            run(sensor, ti)
+
     @pytest.mark.parametrize("target_state", ["failed", ["completed", "failed"]])
     def test_a_sensor_for_the_failed_state_returns_the_failed_generation(self, target_state, submitted, ti):
         sensor = LumaGenerationSensor(task_id="wait", generation_id=submitted("[fail] it"), target_state=target_state)

@@ -210,6 +210,17 @@ class TestLineage:
         }
         assert {one.asset.uri for one in collected.outputs} == {video, uri}
 
+    def test_a_stored_video_is_no_input_of_the_task_that_finds_it_there(
+        self, connection, collector, tmp_path, monkeypatch
+    ):
+        lineage = pytest.importorskip("airflow.sdk.lineage", reason="Airflow's paths take it from elsewhere")
+        monkeypatch.setattr(lineage, "get_hook_lineage_collector", lambda: collector)
+        generation_id = run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT))
+        for _ in range(2):
+            uri = run(LumaDownloadVideoOperator(task_id="d", generation=generation_id, destination=str(tmp_path)))
+        assert uri in {one.asset.uri for one in collector.collected_assets.outputs}
+        assert uri not in {one.asset.uri for one in collector.collected_assets.inputs}
+
     def test_a_uri_that_airflows_lineage_refuses_fails_no_task(self, connection, sandbox, collector):
         image = f"https://example.com/{'x' * 2000}.png"
         assert run(LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, image_url=image))
