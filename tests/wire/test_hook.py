@@ -171,6 +171,13 @@ class TestWaiting:
         with pytest.raises(LumaGenerationFailed, match="Job failed"):
             hook.wait_for_generation(hook.submit(f"{PROMPT} [fail]").id)
 
+    def test_a_connection_that_makes_no_sense_is_not_waited_for(self, connect, monkeypatch):
+        """No time mends that."""
+        connect(host="https://user:password@gateway.example.com", password=TOKEN)
+        monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits"))
+        with pytest.raises(LumaInvalidRequest, match="luma_default"):
+            LumaHook().wait_for_generation("x")
+
     def test_an_id_that_is_not_known_yet_is_waited_for(self, connect):
         with Sandbox(seconds=0, visible_after=0.4) as sandbox:
             connect(host=sandbox.url, password=TOKEN)
