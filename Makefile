@@ -4,9 +4,9 @@ PYTHON ?= python3
 AIRFLOW ?= 3.3.2
 VENV ?= .venv
 TESTS ?= tests/unit tests/wire tests/docs tests/system
-# These start an Airflow, which keeps the machine busy; the others are shared out among two processes.
-WHOLE = $(filter tests/system% tests/scale%,$(TESTS))
-QUICK = $(filter-out $(WHOLE),$(TESTS))
+# An Airflow keeps the machine busy: what starts one runs in one process, the other tests in two.
+IN_ONE = $(filter tests tests/ tests/system% tests/scale%,$(TESTS))
+IN_TWO = $(filter-out $(IN_ONE),$(TESTS))
 OLDEST := 3.0.6
 AUDIT ?= yes
 
@@ -39,8 +39,8 @@ airflow: $(VENV)/runtime-$(AIRFLOW).stamp
 
 test: can-browse $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python dev/browser.py get $(TESTS)
-	$(if $(QUICK),$(VENV)/bin/python -m pytest --numprocesses 2 $(QUICK))
-	$(if $(WHOLE),$(VENV)/bin/python -m pytest $(WHOLE))
+	$(if $(IN_TWO),$(VENV)/bin/python -m pytest --numprocesses 2 $(IN_TWO))
+	$(if $(IN_ONE),$(VENV)/bin/python -m pytest $(IN_ONE))
 
 can-browse:
 	@$(PYTHON) dev/browser.py check $(TESTS)

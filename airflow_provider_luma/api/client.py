@@ -54,14 +54,14 @@ class SubmissionListener(Protocol):
 
     def before_send(self, sent: Mapping[str, str]) -> None:
         """
-        Take note that the request is about to leave; what this raises keeps it from leaving.
+        Record that the request is about to leave; what this raises keeps it from leaving.
 
         :param sent: ``api``, which API it goes to, and ``request_id``, by which that API's support can find it, where
             there is one.
         """
 
     def rejected(self) -> None:
-        """Take note that it left, and that the API definitely rejected it."""
+        """Record that it left, and that the API definitely rejected it."""
 
 
 class LumaClient:

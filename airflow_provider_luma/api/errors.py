@@ -139,7 +139,10 @@ class LumaGenerationFailed(LumaError):
         if generation.moderated:
             advice = "Moderation refused it, so the same request will fail again: change the prompt or the images."
         elif generation.retry_may_help:
-            advice = "Failed generations are refunded. To try again, clear or retry the task that submitted it."
+            advice = (
+                "Failed generations are refunded. To try again, submit it again: in Airflow, clear or retry the task "
+                "that submitted it."
+            )
         else:
             advice = "It is not submitted again by itself: see first what the reason asks for."
         super().__init__(

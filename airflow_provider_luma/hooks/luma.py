@@ -150,7 +150,7 @@ class LumaHook(BaseHook):
 
     def poll(self, wait: Wait) -> Generation | None:
         """Poll once for a wait, and return the generation when that is over; errors are those of its ``update``."""
-        # Waiting does not mend a connection that makes no sense.
+        # Waiting does not mend an invalid connection.
         client = self.get_conn()
         try:
             seen: Generation | LumaError = client.get(wait.generation_id)

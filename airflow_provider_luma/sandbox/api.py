@@ -81,7 +81,7 @@ class Api(ABC):
 
     @abstractmethod
     def invalid(self, message: str) -> Response:
-        """Answer a request that makes no sense."""
+        """Answer an invalid request."""
 
     @abstractmethod
     def not_found(self) -> Response:

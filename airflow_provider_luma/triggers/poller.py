@@ -198,8 +198,10 @@ class Poller:
         self._report("luma.status_requests")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._get, batch)
+        except LumaError as error:
+            return error
         except Exception as error:  # noqa: BLE001 - what nobody thought of must not end a thousand waits
-            return error if isinstance(error, LumaError) else LumaError(f"The answer makes no sense: {error!r:.200}")
+            return LumaError(f"The answer cannot be understood: {error!r:.200}")
 
     def _get(self, batch: list[Subscription]) -> dict[str, Generation]:
         if len(batch) > 1:

@@ -18,7 +18,7 @@ NEEDED = [DagAccessEntity.RUN, DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XC
 
 @pytest.fixture
 def status(monkeypatch):
-    """The status of each page's answer to a user who may read everything but this of one DAG."""
+    """The statuses of the tab's answers to a user who may read all of a DAG but what is given."""
 
     def status(*denied):
         def is_authorized_dag(*, method, access_entity, details, user):
@@ -29,6 +29,7 @@ def status(monkeypatch):
         monkeypatch.setattr(security, "get_auth_manager", lambda: manager)
         return {TestClient(app).get(path).status_code for path in PATHS}
 
+    # Airflow looks a DAG's team up in its database, where it knows of teams.
     monkeypatch.setattr(DagModel, "get_team_name", lambda dag_id: None, raising=False)
     monkeypatch.setitem(app.dependency_overrides, security.get_user, lambda: "someone")
     return status

@@ -171,7 +171,7 @@ class TestWaiting:
         with pytest.raises(LumaGenerationFailed, match="Job failed"):
             hook.wait_for_generation(hook.submit(f"{PROMPT} [fail]").id)
 
-    def test_a_connection_that_makes_no_sense_is_not_waited_for(self, connect, monkeypatch):
+    def test_an_invalid_connection_is_not_waited_for(self, connect, monkeypatch):
         """No time mends that."""
         connect(host="https://user:password@gateway.example.com", password=TOKEN)
         monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits"))

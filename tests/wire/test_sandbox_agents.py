@@ -202,6 +202,7 @@ class TestWithLumasSdk:
 class TestJudge:
     @pytest.mark.parametrize("name", requests())
     def test_each_request_of_the_contract_passes(self, name):
+        """Or the judge raises what is wrong with it."""
         judge(fixture(f"requests/{name}"), *([FileCreateParams] if name.startswith("file_") else []))
 
     @pytest.mark.parametrize(
