@@ -72,8 +72,8 @@ class Subscription:
     """When to poll it; never while it is polled."""
     alone: bool = False
     """It is polled singly: a batch query left it out, or it was rejected."""
-    answered: bool = False
-    """It can show whether the API answers, as it has done so for this one."""
+    answered: float = -inf
+    """When the API last said how it is."""
     failures: int = 0
     ended: Exception | None = None
     news: asyncio.Future[Seen] = field(default_factory=_future)
@@ -140,6 +140,9 @@ class Poller:
             if left > 0:
                 await asyncio.sleep(min(left, SCAN_INTERVAL))
                 continue
+            if self._failures:
+                await self._probe()
+                continue
             batches = self._due_batches()
             if not warned and len(batches) * self._pace > batches[0][0].poll_interval:
                 warned = True
@@ -149,7 +152,7 @@ class Poller:
                 _put(batch, inf)
             for batch in batches:
                 most = MAX_BATCH_QUERIES if self.batch_size > 1 else MAX_SINGLE_REQUESTS
-                while len(self._polling) >= (1 if self._failures else most):
+                while len(self._polling) >= most:
                     await asyncio.wait(self._polling, return_when=asyncio.FIRST_COMPLETED)
                 await self._turn(STAGGER if len(batch) > 1 else self._pace)
                 polling = asyncio.create_task(self._poll(batch))
@@ -165,34 +168,44 @@ class Poller:
 
     def _due_batches(self) -> list[list[Subscription]]:
         """Return what to poll now, a list for each request: what is due, with what is past half its interval."""
-        now, waiting = _now(), self._subscriptions
-        size = 1 if self._failures else self.batch_size
+        now, waiting, size = _now(), self._subscriptions, self.batch_size
         early = 0.5 if size > 1 else 0.0
         together = [one for one in waiting if not one.alone and one.due <= now + one.poll_interval * early]
         together.sort(key=lambda one: one.due)
         batches = [together[first : first + size] for first in range(0, len(together), size)]
-        batches += [[one] for one in waiting if one.alone and one.due <= now]
-        # While there is trouble, one is enough to see whether it is over.
-        return batches[:1] if self._failures else batches
+        return batches + [[one] for one in waiting if one.alone and one.due <= now]
+
+    async def _probe(self) -> None:
+        """Poll singly, to see whether the trouble is over: first one, after some pauses ever more, each time others."""
+        due = sorted((one for one in self._subscriptions if one.due <= _now()), key=lambda one: one.due)
+        some = due[: min(2 ** max(self._failures - 3, 0), MAX_SINGLE_REQUESTS)]
+        sent = _now()
+        answers = await asyncio.gather(*(self._poll_singly(one) for one in some))
+        over = any(map(_works, answers))
+        for one, answer in zip(some, answers, strict=True):
+            if not isinstance(answer, LumaError):
+                self._take([one], answer, sent)
+            elif over:
+                self._set_aside(one, answer)
+            else:
+                await self._pause([one], answer)
 
     async def _poll(self, batch: list[Subscription]) -> int:
         """Poll these, and return for how many one request was answered at most, or 0 where that is not known."""
         sent = _now()
-        if sent < self._quiet_until or len(batch) > self.batch_size:
+        if self._failures or sent < self._quiet_until or len(batch) > self.batch_size:
             # Before those that were polled and failed.
             _put(batch, -inf)
             return 0
         found = await self._request(batch)
         if isinstance(found, LumaError):
             return await self._failed(batch, found)
-        self._failures = 0
-        for one in batch:
-            seen = found.get(one.generation_id)
-            one.failures, one.alone, one.answered = 0, seen is None, seen is not None
-            one.due = sent + one.poll_interval if seen else sent
-            if seen:
-                one.notify(seen)
+        self._take(batch, found, sent)
         return len(batch)
+
+    async def _poll_singly(self, one: Subscription) -> dict[str, Generation] | LumaError:
+        await self._turn(self._pace)
+        return await self._request([one])
 
     async def _request(self, batch: list[Subscription]) -> dict[str, Generation] | LumaError:
         self._report("luma.status_requests")
@@ -215,6 +228,23 @@ class Poller:
                 Stats.incr(name)
             Stats.gauge("luma.generations_waiting", sum(len(one.subscriptions) for one in self._connections.values()))
 
+    def _take(self, batch: list[Subscription], found: Mapping[str, Generation], sent: float) -> None:
+        self._failures = 0
+        for one in batch:
+            seen = found.get(one.generation_id)
+            one.failures, one.alone, one.due = 0, seen is None, sent
+            if seen:
+                one.answered, one.due = _now(), sent + one.poll_interval
+                one.notify(seen)
+
+    def _set_aside(self, one: Subscription, error: LumaError) -> None:
+        """Poll one alone, ever less often, as it failed by itself; but an unknown id may soon be known."""
+        self._failures = 0
+        one.alone = True
+        one.due = _now() + backoff(one.poll_interval, one.failures)
+        one.failures += not isinstance(error, LumaNotFound)
+        one.notify(error)
+
     async def _failed(self, batch: list[Subscription], error: LumaError) -> int:
         if len(batch) > 1 and isinstance(error, LumaNotFound) and not error.unknown_id:
             # There is no batch query.
@@ -222,7 +252,6 @@ class Poller:
         elif not _concerns_ids(error) and await self._concerns_all(batch, error):
             await self._pause(batch, error)
             return 0
-        self._failures = 0
         if len(batch) > 1:
             # One of them fails for all, or they are too many, or the batch query is broken.
             middle = (len(batch) + 1) // 2
@@ -231,25 +260,22 @@ class Poller:
             if most == 1 or (most and isinstance(error, LumaInvalidRequest)):
                 self.batch_size = min(most, self.batch_size)
             return most
-        # It is of this generation only, which is polled alone, ever less often; but an unknown id may soon be known.
         [one] = batch
-        one.alone = True
-        one.due = _now() + backoff(one.poll_interval, one.failures)
-        one.failures += not isinstance(error, LumaNotFound)
-        one.notify(error)
+        self._set_aside(one, error)
         return 0
 
     async def _concerns_all(self, batch: list[Subscription], error: LumaError) -> bool:
         """Return whether another one cannot be polled either, or need not be tried."""
         if self._failures or error.retry_after:
             return True
-        others = [one for one in self._subscriptions if one.answered and one is not batch[0]][:1]
-        for witness in others or ([batch[0], batch[-1]] if len(batch) > 1 else []):
-            await self._turn(self._pace)
-            answer = await self._request([witness])
-            if not isinstance(answer, LumaError) or _concerns_ids(answer):
+        witnesses = [batch[0], batch[-1]] if len(batch) > 1 else []
+        others = [one for one in self._subscriptions if one.answered > -inf and one is not batch[0]]
+        if others:
+            witnesses = [max(others, key=lambda one: one.answered)]
+        for witness in witnesses:
+            if _works(await self._poll_singly(witness)):
                 return False
-            witness.answered = False
+            witness.answered = -inf
         return True
 
     async def _pause(self, batch: list[Subscription], error: LumaError) -> None:
@@ -270,6 +296,10 @@ class Poller:
 def _put(batch: list[Subscription], due: float) -> None:
     for one in batch:
         one.due = due
+
+
+def _works(answer: Mapping[str, Generation] | LumaError) -> bool:
+    return not isinstance(answer, LumaError) or _concerns_ids(answer)
 
 
 def _concerns_ids(error: LumaError) -> bool:

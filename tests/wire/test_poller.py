@@ -527,6 +527,26 @@ class TestBadId:
         far.asked = [(now, asked) for now, asked in far.asked if now > 1130]
         assert max(gaps(far)[good]) <= 5.5
 
+    def test_most_ids_go_bad_at_once_and_the_others_are_found(self, gateway, loop):
+        """Nearly each example of what the gateway answers is a bad one then."""
+        far = gateway(seconds=900)
+        ids = far.submit(30)
+        good = ids[11], ids[29]
+        far.many = lambda _: refusal(500) if loop.now > 1010 else None
+        far.one = lambda one: refusal(500) if loop.now > 1010 and one not in good else None
+
+        async def waiting():
+            waiting = {one: asyncio.ensure_future(event(one)) for one in ids}
+            fired = await asyncio.gather(*(waiting.pop(one) for one in good))
+            for one in waiting.values():
+                one.cancel()
+            return fired
+
+        assert statuses(loop.run(waiting())) == {"success": 2}
+        assert max(max(gaps(far)[one]) for one in good) <= 400
+        far.asked = [(now, asked) for now, asked in far.asked if now > 1500]
+        assert max(max(gaps(far)[one]) for one in good) <= 5.5
+
     def test_an_id_that_only_batch_queries_reject_is_polled_singly(self, gateway, loop):
         """An id that can be asked for singly is."""
         far = gateway(seconds=60)
