@@ -225,12 +225,14 @@ class TestTaskTab:
         frame = ui.tab_of_task("luma_ui", run_id, "make", 0)
         expect(detail(frame, "State")).to_have_text(re.compile(r"Being made for \d+ s"))
         expect(frame.locator("video")).to_be_hidden()
-        box = frame.locator(".stage").bounding_box()
+        # In its own frame: what Airflow shows above it comes and goes.
+        place = "stage => stage.getBoundingClientRect().toJSON()"
+        before = frame.locator(".stage").evaluate(place)
         (generation_id,) = [one["id"] for one in sandbox.report()["generations"] if one["prompt"] == prompt]
         sandbox.finish(generation_id)
         expect(frame.locator("video")).to_be_visible(timeout=90_000)
         expect(detail(frame, "State")).to_have_text("Completed")
-        assert frame.locator(".stage").bounding_box() == box
+        assert frame.locator(".stage").evaluate(place) == before
 
     @pytest.mark.parametrize(
         ("map_index", "reason", "advice"),
