@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
+    AirflowNotFoundException,
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
@@ -88,18 +90,7 @@ class LumaGenerationSensor(BaseSensorOperator):
             check_generation_id(self.generation_id, FOR_SEVERAL)
             parse_states(self.target_state)
             outcome.record(generation_id=self.generation_id)
-            if self.deferrable:
-                from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
-
-                limits = [timedelta(seconds=self.timeout), self.execution_timeout]
-                self.defer(
-                    trigger=LumaGenerationTrigger(
-                        self.generation_id, self.luma_conn_id, self.poke_interval, target_state=self.target_state
-                    ),
-                    method_name=self.execute_complete.__name__,
-                    timeout=min(limit for limit in limits if limit is not None),
-                )
-            generation = super().execute(context)
+            generation = (self._poll_once() or self._defer()) if self.deferrable else super().execute(context)
             outcome.finished(generation)
             return generation
 
@@ -134,6 +125,29 @@ class LumaGenerationSensor(BaseSensorOperator):
                 # Airflow does this for its own exceptions only.
                 raise AirflowSkipException(str(error)) from error
             raise
+
+    def _poll_once(self) -> dict[str, Any] | None:
+        """Return the generation when it is in the state already; whatever else there is to it, the trigger sees."""
+        from airflow_provider_luma.hooks.luma import LumaHook
+
+        with suppress(LumaError, AirflowNotFoundException):
+            generation = LumaHook(self.luma_conn_id, retry_for=0).get_generation(self.generation_id)
+            if generation.state in parse_states(self.target_state):
+                self.log.info("Generation %s is %s.", generation.id, generation.state)
+                return generation.as_dict()
+        return None
+
+    def _defer(self) -> NoReturn:
+        from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
+
+        limits = [timedelta(seconds=self.timeout), self.execution_timeout]
+        self.defer(
+            trigger=LumaGenerationTrigger(
+                self.generation_id, self.luma_conn_id, self.poke_interval, target_state=self.target_state
+            ),
+            method_name=self.execute_complete.__name__,
+            timeout=min(limit for limit in limits if limit is not None),
+        )
 
     def on_kill(self) -> None:
         """Log what goes on when this task does not."""

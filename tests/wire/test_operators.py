@@ -352,13 +352,7 @@ class TestSensor:
     @pytest.mark.parametrize("deferrable", [False, True])
     def test_a_sensor_returns_the_completed_generation(self, deferrable, submitted, ti):
         generation_id = submitted()
-        sensor = LumaGenerationSensor(task_id="wait", generation_id=generation_id, deferrable=deferrable)
-        if deferrable:
-            with pytest.raises(TaskDeferred) as caught:
-                run(sensor, ti)
-            generation = resume(sensor, caught.value, ti)
-        else:
-            generation = run(sensor, ti)
+        generation = run(LumaGenerationSensor(task_id="wait", generation_id=generation_id, deferrable=deferrable), ti)
         assert generation["id"] == generation_id
         assert generation["state"] == "completed"
         assert list(generation) == [
@@ -373,6 +367,29 @@ class TestSensor:
             "created_at",
             "failure_reason",
         ]
+
+    def test_a_deferrable_sensor_whose_generation_is_not_completed_is_deferred(self, connect, ti):
+        with Sandbox(seconds=60) as sandbox:
+            connect(host=sandbox.url, password=TOKEN)
+            generation_id = LumaHook().submit(PROMPT).id
+            sensor = LumaGenerationSensor(task_id="wait", generation_id=generation_id, deferrable=True)
+            with pytest.raises(TaskDeferred) as caught:
+                run(sensor, ti)
+            sandbox.finish(generation_id)
+            assert resume(sensor, caught.value, ti)["id"] == generation_id
+
+    @pytest.mark.parametrize("connection_id", ["luma_default", "luma_missing"])
+    def test_a_deferrable_sensor_that_cannot_poll_is_deferred_all_the_same(self, connection_id, submitted, sandbox, ti):
+        """The triggerer waits trouble out, and says what does not pass."""
+        sensor = LumaGenerationSensor(
+            task_id="wait", generation_id=submitted(), deferrable=True, luma_conn_id=connection_id
+        )
+        sandbox.weather(status={"500": 1})
+        asked = sandbox.report()["requests"]
+        with pytest.raises(TaskDeferred):
+            run(sensor, ti)
+        # Once: the triggerer is who tries again.
+        assert sandbox.report()["requests"] == asked + (connection_id == "luma_default")
 
     @pytest.mark.parametrize("deferrable", [False, True])
     def test_a_failed_generation_fails_the_sensor_without_retry(self, deferrable, submitted, ti):
@@ -433,6 +450,7 @@ class TestSensor:
         sensor = LumaGenerationSensor(
             task_id="wait",
             generation_id=submitted(),
+            target_state="failed",
             deferrable=True,
             timeout=600,
             execution_timeout=timedelta(minutes=5),
@@ -459,7 +477,9 @@ class TestSensor:
         }
 
     def test_a_timeout_of_zero_counts(self, submitted, ti):
-        sensor = LumaGenerationSensor(task_id="wait", generation_id=submitted(), deferrable=True, timeout=0)
+        sensor = LumaGenerationSensor(
+            task_id="wait", generation_id=submitted(), target_state="failed", deferrable=True, timeout=0
+        )
         with pytest.raises(TaskDeferred) as caught:
             run(sensor, ti)
         assert caught.value.timeout == timedelta(0)

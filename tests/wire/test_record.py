@@ -15,8 +15,10 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
+from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.links.luma import LINKS, LumaTaskLink, WatchVideoLink
 from airflow_provider_luma.operators.luma import LumaDownloadVideoOperator, LumaGenerateVideoOperator
+from airflow_provider_luma.sandbox import Sandbox
 from airflow_provider_luma.sensors.luma import LumaGenerationSensor
 from tests.support.samples import PROMPT, TOKEN
 from tests.support.task_instance import TaskInstance, resume, run
@@ -66,16 +68,23 @@ class TestLumaTabRecord:
     def test_a_sensor_records_what_it_waits_for_and_then_what_it_saw(self, connection, client, ti, deferrable):
         generation_id = client.submit(PROMPT).id
         sensor = LumaGenerationSensor(task_id="wait", generation_id=generation_id, deferrable=deferrable)
-        if deferrable:
-            with pytest.raises(TaskDeferred) as deferred:
-                run(sensor, ti)
-            assert ti.xcoms["luma"] == {"generation_id": generation_id}
-            generation = resume(sensor, deferred.value, ti)
-        else:
-            generation = run(sensor, ti)
+        generation = run(sensor, ti)
         assert ti.xcoms["luma"].pop("seen_at")
         assert ti.xcoms["luma"] == {"generation_id": generation_id, "generation": generation}
         assert watch(sensor) == generation["video_url"]
+
+    def test_a_sensor_that_is_deferred_records_what_it_waits_for_before(self, connect, ti):
+        with Sandbox(token=TOKEN, seconds=60) as sandbox:
+            connect(host=sandbox.url, password=TOKEN)
+            generation_id = LumaHook().submit(PROMPT).id
+            sensor = LumaGenerationSensor(task_id="wait", generation_id=generation_id, deferrable=True)
+            with pytest.raises(TaskDeferred) as deferred:
+                run(sensor, ti)
+            assert ti.xcoms["luma"] == {"generation_id": generation_id}
+            sandbox.finish(generation_id)
+            generation = resume(sensor, deferred.value, ti)
+        assert ti.xcoms["luma"].pop("seen_at")
+        assert ti.xcoms["luma"] == {"generation_id": generation_id, "generation": generation}
 
     @pytest.mark.parametrize("deferrable", [False, True])
     @pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
