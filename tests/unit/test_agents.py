@@ -528,7 +528,7 @@ class TestErrors:
 
 class TestDialect:
     def test_there_is_no_batch_query_and_a_limit_on_single_polls(self):
-        assert (agents.BATCH_SIZE, agents.REQUESTS_PER_SECOND) == (1, 20)
+        assert (agents.BATCH_SIZE, agents.REQUESTS_PER_SECOND) == (1, 19.5)
         with pytest.raises(LumaNotFound, match="no batch query"):
             agents.batch_query([VIDEO_ID])
 
