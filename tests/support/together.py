@@ -1,5 +1,6 @@
 """
-Tests that wait most of their time are run at the same time: those marked `together`, each in a thread of its own.
+Tests that wait most of their time are run at the same time: those marked `together`, each in a thread of its own; first
+those marked `together(first=True)`, which wait for a minute, or they would end after all others.
 
 pytest still sets up, reports and times them one after the other, in their order; the call of such a test is to wait for
 its thread. All that they may take are parameters and fixtures of the whole session.
@@ -25,12 +26,12 @@ RUNNING: pytest.StashKey[Future[None]] = pytest.StashKey()
 def started(request: pytest.FixtureRequest, folder: Path, at_once: int) -> Iterator[None]:
     """Start every selected test of a folder that is marked `together`, so many at once, while a block lasts."""
     pool = ThreadPoolExecutor(at_once)
-    for item in request.session.items:
-        if folder in item.path.parents and item.get_closest_marker("together"):
-            given = item.callspec.params if hasattr(item, "callspec") else {}
-            names = inspect.signature(item.obj).parameters
-            arguments = {name: given[name] if name in given else request.getfixturevalue(name) for name in names}
-            item.stash[RUNNING] = pool.submit(item.obj, **arguments)
+    marked = [one for one in request.session.items if folder in one.path.parents and one.get_closest_marker("together")]
+    for item in sorted(marked, key=lambda one: "first" not in one.get_closest_marker("together").kwargs):
+        given = item.callspec.params if hasattr(item, "callspec") else {}
+        names = inspect.signature(item.obj).parameters
+        arguments = {name: given[name] if name in given else request.getfixturevalue(name) for name in names}
+        item.stash[RUNNING] = pool.submit(item.obj, **arguments)
     yield
     pool.shutdown(wait=False, cancel_futures=True)
 

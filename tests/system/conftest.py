@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 #: How many tests marked `together` run at a time: two cores are busy with these.
-AT_ONCE = 5
+AT_ONCE = 6
 #: The tests of the UI come first: they keep a browser busy, while the others wait. The search for tokens comes last.
 TURNS = {"test_ui.py": -1, "test_secrets.py": 1}
 

@@ -346,6 +346,7 @@ def test_resubmit_pays_again_after_a_kill_while_submitting_and_logs_that(deploym
     run.mark("failed")
 
 
+@pytest.mark.together(first=True)
 @pytest.mark.parametrize(("connection_id", "word"), [("luma_default", "[429:61]"), ("luma_own", "[busy]")])
 def test_a_submission_that_has_to_wait_a_minute_is_deferred_without_using_up_a_try(
     connection_id, word, deployment, sandboxes

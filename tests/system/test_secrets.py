@@ -7,7 +7,7 @@ import pytest
 from tests.support.tokens import ALL
 
 
-@pytest.mark.together
+@pytest.mark.together(first=True)
 @pytest.mark.parametrize(
     ("conf", "state", "error"),
     [
