@@ -110,7 +110,6 @@ class Poller:
         self._connections = connections
         self._failures = 0
         self._quiet_until = self._next_turn = -inf
-        self._next_turn = -inf
         self._threads = ThreadPoolExecutor(MAX_SINGLE_REQUESTS, thread_name_prefix="luma-poller")
         self._polling: set[asyncio.Task[int]] = set()
         self._running = asyncio.create_task(self._run())
