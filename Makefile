@@ -4,9 +4,9 @@ PYTHON ?= python3
 AIRFLOW ?= 3.3.2
 VENV ?= .venv
 TESTS ?= tests/unit tests/wire tests/docs tests/system
-# An Airflow keeps the machine busy: what starts one runs in one process, the other tests in two.
-IN_ONE = $(filter tests tests/ tests/system% tests/scale%,$(TESTS))
-IN_TWO = $(filter-out $(IN_ONE),$(TESTS))
+# What sets up an Airflow runs in one process, the other tests, which wait for half of their time, in three.
+IN_ONE = $(filter tests tests/ tests/docs% tests/system% tests/scale%,$(TESTS))
+IN_THREE = $(filter-out $(IN_ONE),$(TESTS))
 OLDEST := 3.0.6
 AUDIT ?= yes
 
@@ -39,7 +39,7 @@ airflow: $(VENV)/runtime-$(AIRFLOW).stamp
 
 test: can-browse $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python dev/browser.py get $(TESTS)
-	$(if $(IN_TWO),$(VENV)/bin/python -m pytest --numprocesses 2 $(IN_TWO))
+	$(if $(IN_THREE),$(VENV)/bin/python -m pytest --numprocesses 3 $(IN_THREE))
 	$(if $(IN_ONE),$(VENV)/bin/python -m pytest $(IN_ONE))
 
 can-browse:

@@ -1016,7 +1016,7 @@ class TestConnection:
         ids = far.submit(10)
         get_connection = LumaHook.get_connection
         looked_up_again = threading.Event()
-        held = set()
+        held, all_held = set(), asyncio.Event()
 
         def looked_up(conn_id):
             if held:
@@ -1027,12 +1027,18 @@ class TestConnection:
             await asyncio.to_thread(looked_up_again.wait)
             await far.sandbox(scope, receive, send)
 
+        async def refuse_when_the_others_are_under_way(scope, receive, send):
+            await all_held.wait()
+            await refusal(401)(scope, receive, send)
+
         def one(generation_id):
             if loop.now < 1004 or looked_up_again.is_set():
                 return None
             if generation_id == ids[0] or generation_id in held:
-                return refusal(401)
+                return refuse_when_the_others_are_under_way
             held.add(generation_id)
+            if len(held) == 9:
+                all_held.set()
             return after_that
 
         monkeypatch.setattr(LumaHook, "get_connection", staticmethod(looked_up))
