@@ -153,6 +153,13 @@ def test_a_proxys_404_does_not_make_generations_unknown(connect):
             LumaHook().get_generations(["one"])
 
 
+def test_a_host_of_lumas_own_api_without_the_extra_says_to_set_it(connect, sandbox):
+    connect(host=f"{sandbox.url}/v1", password=TOKEN)
+    works, message = LumaHook().test_connection()
+    assert not works
+    assert message.endswith("If it leads to Luma's own API, set the connection's extra 'api' to agents.")
+
+
 class TestWaiting:
     def test_a_wait_returns_the_completed_generation(self, connect):
         with Sandbox(seconds=0.4) as sandbox:

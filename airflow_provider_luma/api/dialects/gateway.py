@@ -55,7 +55,10 @@ _SUCCESS_CODES = ("success", "0", "200")
 _UNKNOWN_ID = "task_not_exist"
 _ERROR_CODES = {_UNKNOWN_ID: LumaNotFound, "insufficient_user_quota": LumaQuotaError}
 """Codes that say more than the status that they come with."""
-_NO_GATEWAY = "Is the host a Luma gateway, with its path where it has one?"
+_NO_GATEWAY = (
+    "Is the host a Luma gateway, with its path where it has one? If it leads to Luma's own API, set the connection's "
+    "extra 'api' to agents."
+)
 
 
 def base_path(path: str) -> str:
