@@ -1,4 +1,4 @@
-"""The three videos that the sandbox makes."""
+"""The videos that the sandbox makes: three wide ones, and a vertical one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Clip:
     """A short video, its first and last frame, and the words that ask for it."""
 
     name: str
-    words: frozenset[str]
+    words: frozenset[str] = frozenset()
     width: int = 640
     height: int = 360
     duration: float = 4.0
@@ -36,10 +36,18 @@ CLIPS = (
     Clip("sunrise", frozenset({"dawn", "hill", "hills", "morning", "mountain", "mountains", "sun", "sunrise"})),
     Clip("aurora", frozenset({"aurora", "moon", "night", "sky", "space", "star", "stars", "winter"})),
 )
+VERTICAL_RATIOS = ("9:16", "9:21", "3:4")
+VERTICAL = Clip("vertical", width=360, height=640, duration=10.0)
 
 
-def pick(prompt: str) -> Clip:
-    """Pick the clip for this prompt, always the same: the one it names, or else one drawn by its hash."""
+def pick(prompt: str, aspect_ratio: str = "") -> Clip:
+    """
+    Pick the clip for this prompt, always the same: the one it names, or else one drawn by its hash.
+
+    :param aspect_ratio: such as `9:16`; there is one vertical clip, whatever its prompt.
+    """
+    if aspect_ratio in VERTICAL_RATIOS:
+        return VERTICAL
     for word in re.findall(r"\w+", prompt.lower()):
         for clip in CLIPS:
             if word in clip.words:

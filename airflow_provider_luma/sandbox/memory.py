@@ -96,7 +96,7 @@ class Generation:
         """Start the clock."""
         self.began = self.clock() - self.age_at_start
         self.submitted = datetime.now(timezone.utc) - timedelta(seconds=self.age_at_start)
-        self.clip = clips.pick(self.prompt)
+        self.clip = clips.pick(self.prompt, self.body.get("aspect_ratio", ""))
 
     @property
     def age(self) -> float:

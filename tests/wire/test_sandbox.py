@@ -19,7 +19,7 @@ import pytest
 
 from airflow_provider_luma.sandbox import Sandbox
 from airflow_provider_luma.sandbox.__main__ import main
-from airflow_provider_luma.sandbox.clips import CLIPS, FOLDER, pick
+from airflow_provider_luma.sandbox.clips import CLIPS, FOLDER, VERTICAL, pick
 from airflow_provider_luma.sandbox.failures import Cut
 from tests.support import far_end
 from tests.support.far_end import Answer, Clock
@@ -36,8 +36,8 @@ def submit(sandbox, prompt="a paper boat crosses a puddle", **fields) -> Answer:
     return call(sandbox, "POST", "/luma/generations", {"user_prompt": prompt, **fields})
 
 
-def submitted_id(sandbox, prompt="a paper boat crosses a puddle") -> str:
-    return submit(sandbox, prompt).json["id"]
+def submitted_id(sandbox, prompt="a paper boat crosses a puddle", **fields) -> str:
+    return submit(sandbox, prompt, **fields).json["id"]
 
 
 def query(sandbox, task_id) -> Answer:
@@ -487,12 +487,12 @@ def test_a_download_can_be_cut_and_goes_on_from_anywhere(sandbox):
 
 def test_the_clips_are_small_and_of_the_size_that_is_said(sandbox):
     """The clips are small, H.264, and of the size that the gateway says."""
-    for clip in CLIPS:
+    for clip in (*CLIPS, VERTICAL):
         video = clip.path("video.mp4").read_bytes()
         assert len(video) < 60 * 1024
         assert b"avc1" in video
         assert clip.path("thumbnail.jpg").read_bytes() != clip.path("last_frame.jpg").read_bytes()
-    assert len(list(FOLDER.iterdir())) == 3 * len(CLIPS)
+    assert len(list(FOLDER.iterdir())) == 3 * (len(CLIPS) + 1)
     completed = query(sandbox, submitted_id(sandbox)).json
     assert {**completed["video_raw"], "url": ""} == {
         "url": "",
@@ -501,6 +501,19 @@ def test_the_clips_are_small_and_of_the_size_that_is_said(sandbox):
         "duration": 4.0,
         "media_type": "video",
     }
+
+
+@pytest.mark.parametrize(
+    ("aspect_ratio", "size"),
+    [("9:16", [360, 640, 10.0]), ("3:4", [360, 640, 10.0]), ("16:9", [640, 360, 4.0]), ("1:1", [640, 360, 4.0])],
+)
+def test_a_vertical_video_is_vertical(sandbox, aspect_ratio, size):
+    """Who submits for a vertical video gets the vertical clip, whatever the prompt; who does not, a wide one."""
+    generation_id = submitted_id(sandbox, "a boat", aspect_ratio=aspect_ratio)
+    video = query(sandbox, generation_id).json["video_raw"]
+    content = call(sandbox, "GET", f"/cdn/{generation_id}/video.mp4", headers={}).content
+    assert [video[name] for name in ("width", "height", "duration")] == size
+    assert (content == VERTICAL.path("video.mp4").read_bytes()) is (size[0] < size[1])
 
 
 def test_the_same_prompt_gives_the_same_clip():
