@@ -21,7 +21,7 @@ from airflow_provider_luma.api import Generation, LumaAuthenticationError, LumaE
 from airflow_provider_luma.api.retry import backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
     from airflow_provider_luma.api import LumaClient
     from airflow_provider_luma.triggers.connections import Connection
@@ -43,7 +43,7 @@ SCAN_INTERVAL = 0.25
 """Seconds, at most, between two looks at all subscriptions, and for which a new poller waits for them to come."""
 
 NOTIFY_BATCH = 10
-"""Triggers that are notified in one step of the event loop."""
+"""Triggers that are notified with one answer in one step of the event loop."""
 
 CACHE_TTL = 300.0
 """Seconds for which something that was found out is believed: a batch limit, or what a connection leads to."""
@@ -183,7 +183,7 @@ class Poller:
         over = any(map(_works, answers))
         for one, answer in zip(some, answers, strict=True):
             if not isinstance(answer, LumaError):
-                self._take([one], answer, sent)
+                await self._take([one], answer, sent)
             elif over:
                 self._set_aside(one, answer)
             else:
@@ -199,7 +199,7 @@ class Poller:
         found = await self._request(batch)
         if isinstance(found, LumaError):
             return await self._failed(batch, found)
-        self._take(batch, found, sent)
+        await self._take(batch, found, sent)
         return len(batch)
 
     async def _poll_singly(self, one: Subscription) -> dict[str, Generation] | LumaError:
@@ -227,9 +227,9 @@ class Poller:
                 Stats.incr(name)
             Stats.gauge("luma.generations_waiting", sum(len(one.subscriptions) for one in self._connections.values()))
 
-    def _take(self, batch: list[Subscription], found: Mapping[str, Generation], sent: float) -> None:
+    async def _take(self, batch: list[Subscription], found: Mapping[str, Generation], sent: float) -> None:
         self._failures = 0
-        for one in batch:
+        async for one in _in_steps(batch):
             seen = found.get(one.generation_id)
             one.failures, one.alone, one.due = 0, seen is None, sent
             if seen:
@@ -310,10 +310,16 @@ def _concerns_ids(error: LumaError) -> bool:
 
 
 async def notify_all(subscriptions: Iterable[Subscription], news: Seen, ended: Exception | None = None) -> None:
-    """Hand over news to all that have read theirs, a few in each step of the event loop, and let their wait end."""
-    for number, one in enumerate(list(subscriptions), 1):
+    """Hand over news to all that have read theirs, and let their wait end."""
+    async for one in _in_steps(subscriptions):
         one.ended = ended
         if not one.news.done():
             one.notify(news)
+
+
+async def _in_steps(subscriptions: Iterable[Subscription]) -> AsyncIterator[Subscription]:
+    """Go through them a few in each step of the event loop: each that is notified writes to its task's log."""
+    for number, one in enumerate(list(subscriptions), 1):
+        yield one
         if number % NOTIFY_BATCH == 0:
             await asyncio.sleep(0)
