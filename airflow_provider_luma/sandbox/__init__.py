@@ -1,4 +1,4 @@
-"""Luma on your own machine: a gateway's API and Luma's own, for nothing, with their bad days."""
+"""Luma on your own machine: a gateway's API and Luma's own, free of charge, with their errors."""
 
 from airflow_provider_luma.sandbox.app import create_app
 from airflow_provider_luma.sandbox.memory import Settings

@@ -1,4 +1,4 @@
-"""Chance failures, for tests and benchmarks that need many bad days in a row."""
+"""Errors by chance, for tests and benchmarks that need many of them."""
 
 from __future__ import annotations
 

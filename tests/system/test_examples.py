@@ -1,4 +1,4 @@
-"""The example DAGs, and bad days, in a real Airflow: scheduler, dag processor, triggerer and API server."""
+"""The example DAGs, and errors, in a real Airflow: scheduler, dag processor, triggerer and API server."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from tests.support.tokens import ALL
     ids=["refused", "dropped", "unreachable", "own-refused", "own-dropped", "own-misplaced"],
 )
 def test_an_error_whose_request_had_the_token_is_logged(conf, state, error, deployment):
-    """These are the bad days whose logs are searched below."""
+    """These are the errors whose logs are searched below."""
     run_id = deployment.run("luma_bad_days", conf=conf)
     deployment.wait_for_task("luma_bad_days", run_id, "submit", state=state, timeout=240)
     assert error in deployment.log("luma_bad_days", run_id, "submit")

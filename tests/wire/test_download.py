@@ -1,4 +1,4 @@
-"""Videos into storage: the local disk and an object store, from a CDN with bad days."""
+"""Videos into storage: the local disk and an object store, from a CDN with errors."""
 
 from __future__ import annotations
 
