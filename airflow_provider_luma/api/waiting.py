@@ -26,7 +26,7 @@ REFUSED_TOKEN_GRACE = 60.0
 """Seconds for which a token may be refused: a new one may be on its way."""
 
 PROGRESS_INTERVAL = 60.0
-"""Seconds between two lines of the log while a generation's state stays the same."""
+"""Seconds, at least, between two lines of the log while a generation's state stays the same."""
 
 
 def parse_states(states: Any) -> frozenset[GenerationState]:
@@ -76,7 +76,7 @@ class Wait:
         self._targets = parse_states(target_state)
         self._log = log
         self._clock = clock
-        self._logged_at = clock()
+        self._quiet_until = clock() + PROGRESS_INTERVAL
         self._retry_after: float | None = None
 
     def update(self, seen: Generation | LumaError) -> Generation | None:
@@ -114,9 +114,11 @@ class Wait:
 
     def _log_state(self, seen: Generation) -> None:
         now, changed = self._clock(), seen.state_name != self.memory["state"]
-        if not changed and now - self._logged_at < PROGRESS_INTERVAL:
+        if not changed and now < self._quiet_until:
             return
-        self.memory["state"], self._logged_at = seen.state_name, now
+        self.memory["state"] = seen.state_name
+        # With the jitter, as hundreds of waits may have changed together, and would all write at the same moment.
+        self._quiet_until = now + backoff(PROGRESS_INTERVAL, 0)
         if changed and seen.state is GenerationState.UNKNOWN:
             self._log.warning(
                 "Generation %s is %r, a state this version does not know; waiting goes on.", seen.id, seen.state_name

@@ -21,7 +21,7 @@ from airflow_provider_luma.api import Generation, LumaAuthenticationError, LumaE
 from airflow_provider_luma.api.retry import backoff
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from airflow_provider_luma.api import LumaClient
     from airflow_provider_luma.triggers.connections import Connection
@@ -43,7 +43,10 @@ SCAN_INTERVAL = 0.25
 """Seconds, at most, between two looks at all subscriptions, and for which a new poller waits for them to come."""
 
 NOTIFY_BATCH = 10
-"""Triggers that are notified with one answer in one step of the event loop."""
+"""Triggers that are notified of something to log, before there is a pause."""
+
+NOTIFY_PAUSE = 0.01
+"""Seconds. Airflow's log takes about a line a millisecond, and stops the event loop while 130 or so are before it."""
 
 CACHE_TTL = 300.0
 """Seconds for which something that was found out is believed: a batch limit, or what a connection leads to."""
@@ -75,6 +78,8 @@ class Subscription:
     answered: float = -inf
     """When the API last said how it is."""
     failures: int = 0
+    last: str = ""
+    """The state that was handed over last, or that polling failed."""
     ended: Exception | None = None
     news: asyncio.Future[Seen] = field(default_factory=_future)
 
@@ -86,11 +91,13 @@ class Subscription:
             raise self.ended.with_traceback(None)
         return news.result()
 
-    def notify(self, news: Seen) -> None:
-        """Hand over news, in place of older ones that were not read."""
+    def notify(self, news: Seen) -> bool:
+        """Hand over news, in place of older ones that were not read, and return whether they are of a change."""
         if self.news.done():
             self.news = _future()
         self.news.set_result(news)
+        before, self.last = self.last, news.state_name if isinstance(news, Generation) else "failing"
+        return self.last != before
 
 
 class Poller:
@@ -112,6 +119,7 @@ class Poller:
         self._quiet_until = self._next_turn = -inf
         self._threads = ThreadPoolExecutor(MAX_SINGLE_REQUESTS, thread_name_prefix="luma-poller")
         self._polling: set[asyncio.Task[int]] = set()
+        self._notifying = asyncio.Lock()
         self._running = asyncio.create_task(self._run())
 
     def close(self) -> None:
@@ -229,12 +237,13 @@ class Poller:
 
     async def _take(self, batch: list[Subscription], found: Mapping[str, Generation], sent: float) -> None:
         self._failures = 0
-        async for one in _in_steps(batch):
-            seen = found.get(one.generation_id)
-            one.failures, one.alone, one.due = 0, seen is None, sent
-            if seen:
+        for one in batch:
+            known = one.generation_id in found
+            one.failures, one.alone, one.due = 0, not known, sent
+            if known:
                 one.answered, one.due = _now(), sent + one.poll_interval
-                one.notify(seen)
+        async with self._notifying:
+            await _notify((one, found[one.generation_id]) for one in batch if one.generation_id in found)
 
     def _set_aside(self, one: Subscription, error: LumaError) -> None:
         """Poll one alone, ever less often, as it failed by itself; but an unknown id may soon be known."""
@@ -311,15 +320,17 @@ def _concerns_ids(error: LumaError) -> bool:
 
 async def notify_all(subscriptions: Iterable[Subscription], news: Seen, ended: Exception | None = None) -> None:
     """Hand over news to all that have read theirs, and let their wait end."""
-    async for one in _in_steps(subscriptions):
+    every = list(subscriptions)
+    for one in every:
         one.ended = ended
-        if not one.news.done():
-            one.notify(news)
+    await _notify((one, news) for one in every if not one.news.done())
 
 
-async def _in_steps(subscriptions: Iterable[Subscription]) -> AsyncIterator[Subscription]:
-    """Go through them a few in each step of the event loop: each that is notified writes to its task's log."""
-    for number, one in enumerate(list(subscriptions), 1):
-        yield one
-        if number % NOTIFY_BATCH == 0:
-            await asyncio.sleep(0)
+async def _notify(news: Iterable[tuple[Subscription, Seen]]) -> None:
+    """Hand over news, and no more of what is logged than Airflow's log takes."""
+    changes = 0
+    for one, seen in news:
+        changes += one.notify(seen)
+        if changes == NOTIFY_BATCH:
+            changes = 0
+            await asyncio.sleep(NOTIFY_PAUSE)

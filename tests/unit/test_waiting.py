@@ -16,6 +16,7 @@ from airflow_provider_luma.api import (
     LumaInvalidRequest,
     LumaNotFound,
     LumaRateLimited,
+    retry,
 )
 from airflow_provider_luma.api.waiting import Wait
 from tests.support.clock import Clock
@@ -84,7 +85,8 @@ def test_each_change_of_state_is_logged_once_with_the_estimate(begin, caplog):
     ]
 
 
-def test_while_nothing_changes_one_line_a_minute_says_so(begin, clock, caplog):
+def test_while_nothing_changes_one_line_a_minute_says_so(begin, clock, caplog, monkeypatch):
+    monkeypatch.setattr(retry.random, "uniform", lambda least, most: least)
     wait = begin()
     for to_go in range(200, 50, -5):
         wait.update(generation("processing", estimate_wait_seconds=to_go))
@@ -94,6 +96,21 @@ def test_while_nothing_changes_one_line_a_minute_says_so(begin, clock, caplog):
         "Generation x is still processing, about 140 s to go.",
         "Generation x is still processing, about 80 s to go.",
     ]
+
+
+def test_waits_that_have_changed_together_do_not_all_write_at_the_same_moment(begin, clock, caplog):
+    """A triggerer that writes hundreds of lines at once stands still meanwhile."""
+    waits = [begin() for _ in range(100)]
+    written = []
+    for _ in range(20):
+        caplog.clear()
+        for wait in waits:
+            wait.update(generation("processing"))
+        written.append(len(caplog.messages))
+        clock.now += 5
+    assert written[:12] == [100] + 11 * [0]
+    assert sum(written[12:16]) == 100
+    assert max(written[12:16]) < 80
 
 
 def test_an_unknown_state_is_logged_once_and_ends_nothing(begin, caplog):
