@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PACKAGE = Path(__file__).parent
-EXAMPLES = next(one for one in (PACKAGE / "example_dags", PACKAGE.parent / "example_dags") if one.is_dir())
+EXAMPLES = next(one for one in (PACKAGE / "dag_examples", PACKAGE.parent / "example_dags") if one.is_dir())
 """Inside the package where it was installed; in a checkout, beside it."""
 
 COPY_ONE = "python -m airflow_provider_luma.examples ~/airflow/dags example_luma_archive"

@@ -27,7 +27,7 @@ Next, in your own Airflow:
   pip install airflow-provider-luma
   {COPY_ONE}
   airflow connections add luma_default --conn-type luma --conn-password '<key>'
-  A key that begins with luma-api- goes to Luma; any other to a third party's gateway, www.kkiai.com.
+  A key that begins with luma-api- goes to Luma, one without luma- to a third party's gateway, www.kkiai.com.
   No key yet? python -m airflow_provider_luma.sandbox shows a connection to it."""
 
 
