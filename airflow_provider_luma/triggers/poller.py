@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from airflow.providers.common.compat.sdk import Stats
 
@@ -55,6 +56,9 @@ CROWDED = "%d generations are waited for, and %s allows %g polls a second: each 
 
 FIRST_PAUSE = 5.0
 """Seconds without a poll after a failure that concerns all; doubled with each one more in a row."""
+
+_NOTIFYING: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+"""One notifies at a time: all the pollers of an event loop write to the same log of Airflow's."""
 
 
 def _future() -> asyncio.Future[Seen]:
@@ -119,7 +123,6 @@ class Poller:
         self._quiet_until = self._next_turn = -inf
         self._threads = ThreadPoolExecutor(MAX_SINGLE_REQUESTS, thread_name_prefix="luma-poller")
         self._polling: set[asyncio.Task[int]] = set()
-        self._notifying = asyncio.Lock()
         self._running = asyncio.create_task(self._run())
 
     def close(self) -> None:
@@ -242,8 +245,7 @@ class Poller:
             one.failures, one.alone, one.due = 0, not known, sent
             if known:
                 one.answered, one.due = _now(), sent + one.poll_interval
-        async with self._notifying:
-            await _notify((one, found[one.generation_id]) for one in batch if one.generation_id in found)
+        await _notify((one, found[one.generation_id]) for one in batch if one.generation_id in found)
 
     def _set_aside(self, one: Subscription, error: LumaError) -> None:
         """Poll one alone, ever less often, as it failed by itself; but an unknown id may soon be known."""
@@ -329,8 +331,9 @@ async def notify_all(subscriptions: Iterable[Subscription], news: Seen, ended: E
 async def _notify(news: Iterable[tuple[Subscription, Seen]]) -> None:
     """Hand over news, and no more of what is logged than Airflow's log takes."""
     changes = 0
-    for one, seen in news:
-        changes += one.notify(seen)
-        if changes == NOTIFY_BATCH:
-            changes = 0
-            await asyncio.sleep(NOTIFY_PAUSE)
+    async with _NOTIFYING.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        for one, seen in news:
+            changes += one.notify(seen)
+            if changes == NOTIFY_BATCH:
+                changes = 0
+                await asyncio.sleep(NOTIFY_PAUSE)
