@@ -49,8 +49,8 @@ class LumaHook(BaseHook):
     request, default 30) and ``verify`` (true, false, or the path of a CA bundle).
 
     Without ``api``, the host ``agents.lumalabs.ai`` is Luma's own API and any other a gateway. An empty host is Luma's
-    own for a token that begins with ``luma-``, and else the default gateway, which is a third party's. A token that
-    begins with ``luma-`` is sent to a gateway only where ``api`` says so.
+    own for a token that begins with ``luma-api-``, and the default gateway, which is a third party's, for one that does
+    not begin with ``luma-``. One that does is sent to a gateway only where ``api`` says so.
 
     :param luma_conn_id: the connection's id.
     :param retry_for: seconds for which a call is repeated while the API is in trouble; 0 tries once.

@@ -91,13 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         print(f"Luma sandbox on {url} · {url}/sandbox shows what happens · Ctrl-C stops it")
-        for name, extra, token in (
+        for heading, extra, token in (
             ("A connection to it as a gateway:", {}, "any-token"),
             ("Or as Luma's own API:", {"extra": {"api": "agents"}}, f"{KEY_PREFIX}any"),
         ):
             password = "<token>" if options["token"] else token
             fields = {"conn_type": "luma", "host": url, "password": password, **extra}
-            print(f"{name}\n  export AIRFLOW_CONN_LUMA_DEFAULT='{json.dumps(fields)}'", flush=True)
+            print(f"{heading}\n  export AIRFLOW_CONN_LUMA_DEFAULT='{json.dumps(fields)}'", flush=True)
         if not is_loopback(host):
             print(f"Warning: others on the network can reach {url}", file=sys.stderr)
         make_server(create_app(Settings(**options))).run(sockets=[listener])

@@ -44,10 +44,10 @@ SCAN_INTERVAL = 0.25
 """Seconds, at most, between two looks at all subscriptions, and for which a new poller waits for them to come."""
 
 NOTIFY_BATCH = 10
-"""Triggers that are notified of something to log, before there is a pause."""
+"""Changes that are handed over before each pause; the triggers log them."""
 
 NOTIFY_PAUSE = 0.01
-"""Seconds. Airflow's log takes about a line a millisecond, and stops the event loop while 130 or so are before it."""
+"""Seconds. A triggerer's log takes about a line a millisecond; with some 130 waiting, the next stops the event loop."""
 
 CACHE_TTL = 300.0
 """Seconds for which something that was found out is believed: a batch limit, or what a connection leads to."""
@@ -57,8 +57,8 @@ CROWDED = "%d generations are waited for, and %s allows %g polls a second: each 
 FIRST_PAUSE = 5.0
 """Seconds without a poll after a failure that concerns all; doubled with each one more in a row."""
 
-_NOTIFYING: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
-"""One notifies at a time: all the pollers of an event loop write to the same log of Airflow's."""
+_NOTIFY_LOCKS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+"""All the pollers of an event loop take turns: what they hand over goes to the one log of the triggerer."""
 
 
 def _future() -> asyncio.Future[Seen]:
@@ -82,8 +82,8 @@ class Subscription:
     answered: float = -inf
     """When the API last said how it is."""
     failures: int = 0
-    last: str = ""
-    """The state that was handed over last, or that polling failed."""
+    last_state: str = ""
+    """The state that was handed over last, or "failing" where polling failed."""
     ended: Exception | None = None
     news: asyncio.Future[Seen] = field(default_factory=_future)
 
@@ -96,12 +96,12 @@ class Subscription:
         return news.result()
 
     def notify(self, news: Seen) -> bool:
-        """Hand over news, in place of older ones that were not read, and return whether they are of a change."""
+        """Hand over news, in place of older ones that were not read, and return whether that is a change."""
         if self.news.done():
             self.news = _future()
         self.news.set_result(news)
-        before, self.last = self.last, news.state_name if isinstance(news, Generation) else "failing"
-        return self.last != before
+        before, self.last_state = self.last_state, news.state_name if isinstance(news, Generation) else "failing"
+        return self.last_state != before
 
 
 class Poller:
@@ -240,12 +240,12 @@ class Poller:
 
     async def _take(self, batch: list[Subscription], found: Mapping[str, Generation], sent: float) -> None:
         self._failures = 0
+        known = {one: found[one.generation_id] for one in batch if one.generation_id in found}
         for one in batch:
-            known = one.generation_id in found
-            one.failures, one.alone, one.due = 0, not known, sent
-            if known:
-                one.answered, one.due = _now(), sent + one.poll_interval
-        await _notify((one, found[one.generation_id]) for one in batch if one.generation_id in found)
+            one.failures, one.alone, one.due = 0, one not in known, sent
+        for one in known:
+            one.answered, one.due = _now(), sent + one.poll_interval
+        await _notify(known.items())
 
     def _set_aside(self, one: Subscription, error: LumaError) -> None:
         """Poll one alone, ever less often, as it failed by itself; but an unknown id may soon be known."""
@@ -329,9 +329,9 @@ async def notify_all(subscriptions: Iterable[Subscription], news: Seen, ended: E
 
 
 async def _notify(news: Iterable[tuple[Subscription, Seen]]) -> None:
-    """Hand over news, and no more of what is logged than Airflow's log takes."""
+    """Hand over news, and changes no faster than the triggerer's log takes their lines."""
     changes = 0
-    async with _NOTIFYING.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+    async with _NOTIFY_LOCKS.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
         for one, seen in news:
             changes += one.notify(seen)
             if changes == NOTIFY_BATCH:
