@@ -173,26 +173,28 @@ class LumaClient:
         given = merge_arguments({"user_prompt": user_prompt, **arguments}, extra_body)
         return self._submit(self.dialect.extension(generation_id, given), listener)
 
-    def get(self, generation_id: str) -> Generation:
+    def get(self, generation_id: str, *, repeat: bool = True) -> Generation:
         """
         Poll one generation.
 
+        :param repeat: repeat the call while the API is in trouble; False for a caller that repeats it later.
         :raises LumaNotFound: the API does not know the id; right after a submission it may not know it yet.
         :raises LumaError: polling failed.
         """
-        return self._read(self.dialect.query(generation_id))
+        return self._read(self.dialect.query(generation_id), repeat=repeat)
 
-    def get_many(self, generation_ids: Iterable[str]) -> dict[str, Generation]:
+    def get_many(self, generation_ids: Iterable[str], *, repeat: bool = True) -> dict[str, Generation]:
         """
         Poll many generations in one request, which is free of charge.
 
+        :param repeat: as for :meth:`get`.
         :return: the generations by their ids; ids that the API does not know are left out.
         :raises LumaNotFound: this API has no batch query.
         :raises LumaInvalidRequest: more ids than this API takes at once.
         :raises LumaError: polling failed.
         """
         ids = list(generation_ids)
-        return self._read(self.dialect.batch_query(ids)) if ids else {}
+        return self._read(self.dialect.batch_query(ids), repeat=repeat) if ids else {}
 
     def test(self) -> None:
         """
@@ -206,7 +208,9 @@ class LumaClient:
             if not error.unknown_id:
                 raise
 
-    def _read(self, request: Request[T]) -> T:
+    def _read(self, request: Request[T], *, repeat: bool) -> T:
+        if not repeat:
+            return self._send(request)
         return self._retry(lambda: self._send(request), LumaConnectionError, LumaRateLimited, LumaServerError)
 
     def _submit(self, request: Request[Generation], listener: SubmissionListener | None) -> Generation:

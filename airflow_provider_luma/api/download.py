@@ -70,15 +70,15 @@ class Download:
 
     :param url: where it is.
     :param fresh_url: returns another URL when this one is refused, as expired ones are.
-    :param gateway_host: the one host name that may be on a private network.
+    :param api_host: the one host name that may be on a private network.
     :param timeout: seconds to wait for the next bytes.
-    :param verify: whether to check the TLS certificate of ``gateway_host``, or a CA bundle to check it against; all
+    :param verify: whether to check the TLS certificate of ``api_host``, or a CA bundle to check it against; all
         others are checked as `requests` does by default.
     """
 
     url: str
     fresh_url: Callable[[], str]
-    gateway_host: str
+    api_host: str
     timeout: float = 30.0
     verify: bool | str = True
 
@@ -155,15 +155,15 @@ class Download:
                 )
             # Keeps requests from sending a password out of a .netrc file.
             session.auth = lambda request: request
-            is_gateway = parts.hostname == self.gateway_host
-            if not is_gateway:
+            is_api = parts.hostname == self.api_host
+            if not is_api:
                 guard(session, url, parts.hostname)
             return session.get(
                 url,
                 # Without "identity", the length would be that of a compressed file.
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
                 timeout=(min(10.0, self.timeout), self.timeout),
-                verify=self.verify if is_gateway else None,
+                verify=self.verify if is_api else None,
                 allow_redirects=False,
                 stream=True,
             )

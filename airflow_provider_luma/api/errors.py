@@ -97,13 +97,13 @@ class LumaNotFound(LumaApiError):
     """
     The API knows no such generation, or has no such call.
 
-    :param from_gateway: whether the API itself says so, and not something before it, such as a proxy.
+    :param from_api: whether the API itself says so, and not something before it, such as a proxy.
     :param unknown_id: whether the API says in so many words that it does not know the generation.
     """
 
-    def __init__(self, message: str, *, from_gateway: bool = True, unknown_id: bool = False, **answer: Any) -> None:
+    def __init__(self, message: str, *, from_api: bool = True, unknown_id: bool = False, **answer: Any) -> None:
         super().__init__(message, **answer)
-        self.from_gateway = from_gateway
+        self.from_api = from_api
         self.unknown_id = unknown_id
 
 

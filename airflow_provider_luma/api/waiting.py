@@ -131,7 +131,7 @@ class Wait:
 
     def _update_error(self, error: LumaError) -> None:
         grace = None
-        if isinstance(error, LumaNotFound) and error.from_gateway:
+        if isinstance(error, LumaNotFound) and error.from_api:
             grace = UNKNOWN_ID_GRACE
         elif isinstance(error, LumaAuthenticationError):
             grace = REFUSED_TOKEN_GRACE

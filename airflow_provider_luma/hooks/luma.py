@@ -53,7 +53,6 @@ class LumaHook(BaseHook):
     not begin with ``luma-``. One that does is sent to a gateway only where ``api`` says so.
 
     :param luma_conn_id: the connection's id.
-    :param retry_for: seconds for which a call is repeated while the API is in trouble; 0 tries once.
     """
 
     conn_name_attr = "luma_conn_id"
@@ -61,10 +60,9 @@ class LumaHook(BaseHook):
     conn_type = "luma"
     hook_name = "Luma"
 
-    def __init__(self, luma_conn_id: str = default_conn_name, *, retry_for: float = 60.0, **kwargs: Any) -> None:
+    def __init__(self, luma_conn_id: str = default_conn_name, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.luma_conn_id = luma_conn_id
-        self.retry_for = retry_for
 
     @staticmethod
     def get_ui_field_behaviour() -> dict[str, Any]:
@@ -105,9 +103,9 @@ class LumaHook(BaseHook):
         """Submit the continuation of a generation; arguments and errors are those of :meth:`LumaClient.extend`."""
         return self.get_conn().extend(generation_id, user_prompt, **arguments)
 
-    def get_generation(self, generation_id: str) -> Generation:
-        """Poll one generation; errors are those of :meth:`LumaClient.get`."""
-        return self.get_conn().get(generation_id)
+    def get_generation(self, generation_id: str, *, repeat: bool = True) -> Generation:
+        """Poll one generation; parameters and errors are those of :meth:`LumaClient.get`."""
+        return self.get_conn().get(generation_id, repeat=repeat)
 
     def get_generations(self, generation_ids: Iterable[str]) -> dict[str, Generation]:
         """
@@ -125,7 +123,7 @@ class LumaHook(BaseHook):
             try:
                 found[left_out] = self.get_generation(left_out)
             except LumaNotFound as error:
-                if not error.from_gateway:
+                if not error.from_api:
                     raise
         return found
 
@@ -153,7 +151,7 @@ class LumaHook(BaseHook):
         # Waiting does not mend an invalid connection.
         client = self.get_conn()
         try:
-            seen: Generation | LumaError = client.get(wait.generation_id)
+            seen: Generation | LumaError = client.get(wait.generation_id, repeat=False)
         except LumaError as error:
             seen = error
         return wait.update(seen)
@@ -171,8 +169,8 @@ class LumaHook(BaseHook):
         """
         known = generation.asset_url(asset)
 
-        def fresh_url(asking: LumaHook = self) -> str:
-            now = asking.get_generation(generation.id)
+        def fresh_url(*, repeat: bool = True) -> str:
+            now = self.get_generation(generation.id, repeat=repeat)
             if now.state is GenerationState.FAILED:
                 raise LumaGenerationFailed(now)
             url = now.asset_url(asset)
@@ -184,7 +182,7 @@ class LumaHook(BaseHook):
             return url
 
         try:
-            url = fresh_url(LumaHook(self.luma_conn_id, retry_for=0) if known else self)
+            url = fresh_url(repeat=not known)
         except (LumaApiError, LumaConnectionError) as error:
             if known is None:
                 raise
@@ -192,12 +190,12 @@ class LumaHook(BaseHook):
             url = known
         client = self.get_conn()
         host = urlsplit(client.url).hostname or ""
-        return Download(url, fresh_url, gateway_host=host, timeout=client.timeout, verify=client.verify)
+        return Download(url, fresh_url, api_host=host, timeout=client.timeout, verify=client.verify)
 
     def test_connection(self) -> tuple[bool, str]:
         """Find out, at no cost, whether the connection works, and say in a sentence what to do where it does not."""
         try:
-            client = LumaHook(self.luma_conn_id, retry_for=0).get_conn()
+            client = self.get_conn()
             client.test()
         except (LumaError, AirflowNotFoundException) as error:
             # Airflow tests what the form holds under a name of its own, which would help nobody.
@@ -229,7 +227,7 @@ class LumaHook(BaseHook):
             self.log.warning("Connection %r sends its token to %s unencrypted: use https.", self.luma_conn_id, url)
         timeout = _parse_timeout(extra.get("timeout"))
         verify = _parse_verify(extra.get("verify"))
-        return LumaClient(url, token, dialect=api, timeout=timeout, verify=verify, retry_for=self.retry_for)
+        return LumaClient(url, token, dialect=api, timeout=timeout, verify=verify)
 
 
 def _parse_timeout(value: Any) -> float:

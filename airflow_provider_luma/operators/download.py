@@ -15,7 +15,7 @@ from airflow_provider_luma.api import Generation, GenerationState, LumaGeneratio
 from airflow_provider_luma.api.arguments import check_generation_id
 from airflow_provider_luma.failures import fail_without_retry
 from airflow_provider_luma.links.luma import LINKS
-from airflow_provider_luma.operators.outcome import Outcome
+from airflow_provider_luma.outcome import Outcome
 from airflow_provider_luma.template import is_template, parse_bool
 
 if TYPE_CHECKING:

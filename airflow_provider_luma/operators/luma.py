@@ -23,8 +23,8 @@ from airflow_provider_luma.failures import STILL_RUNNING, fail_without_retry
 from airflow_provider_luma.links.luma import LINKS
 from airflow_provider_luma.operators.download import LumaDownloadVideoOperator
 from airflow_provider_luma.operators.images import data_uri, image_uri, is_stored
-from airflow_provider_luma.operators.outcome import RETURN_KEY, Outcome
 from airflow_provider_luma.operators.submission import DISCARDS_ON_CLEAR, HOW_TO_RESOLVE, Submission, remember_success
+from airflow_provider_luma.outcome import RETURN_KEY, Outcome
 from airflow_provider_luma.template import is_template, parse_bool
 
 if TYPE_CHECKING:
@@ -139,11 +139,8 @@ class _SubmittingOperator(BaseOperator):
                 )
 
     def _get_or_submit(self, context: Context, hook: LumaHook, submission: Submission) -> str:
-        from airflow_provider_luma.hooks.luma import LumaHook
-
         resubmit = self.on_ambiguous_submission == "resubmit"
-        # One poll is enough here: where it fails, the wait will poll again.
-        generation_id = submission.resume_id(LumaHook(self.luma_conn_id, retry_for=0), resubmit=resubmit)
+        generation_id = submission.resume_id(hook, resubmit=resubmit)
         if generation_id:
             return generation_id
         self._load_arguments(context)

@@ -236,7 +236,8 @@ class Submission:
     def _must_resubmit(self, generation_id: str, hook: LumaHook, *, cleared: bool) -> bool:
         """Return whether there is nothing to resume, so that submitting again is what the task is there for."""
         try:
-            generation = hook.get_generation(generation_id)
+            # If this one poll fails, the wait polls again.
+            generation = hook.get_generation(generation_id, repeat=False)
         except LumaNotFound as error:
             # Only a person can know that it is gone for good; an API may have lost it for a moment.
             gone = cleared and error.unknown_id and _age(self._earlier) > UNKNOWN_ID_GRACE

@@ -22,7 +22,7 @@ from airflow_provider_luma.api.errors import LumaError, LumaGenerationFailed
 from airflow_provider_luma.api.waiting import Wait, parse_states
 from airflow_provider_luma.failures import STILL_RUNNING, fail_without_retry
 from airflow_provider_luma.links.luma import LINKS
-from airflow_provider_luma.operators.outcome import Outcome
+from airflow_provider_luma.outcome import Outcome
 from airflow_provider_luma.template import is_template
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class LumaGenerationSensor(BaseSensorOperator):
         from airflow_provider_luma.hooks.luma import LumaHook
 
         with suppress(LumaError, AirflowNotFoundException):
-            generation = LumaHook(self.luma_conn_id, retry_for=0).get_generation(self.generation_id)
+            generation = LumaHook(self.luma_conn_id).get_generation(self.generation_id, repeat=False)
             if generation.state in parse_states(self.target_state):
                 self.log.info("Generation %s is %s.", generation.id, generation.state)
                 return generation.as_dict()

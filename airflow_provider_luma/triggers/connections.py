@@ -73,7 +73,7 @@ class Connection:
             try:
                 # Airflow looks a connection up over the triggerer's own pipe. Before 3.2, a plain thread may not use
                 # that, and the answer to a look-up that was cancelled stays in it, which ends the triggerer.
-                client = await asyncio.shield(sync_to_async(LumaHook(self._luma_conn_id, retry_for=0).get_conn)())
+                client = await asyncio.shield(sync_to_async(LumaHook(self._luma_conn_id).get_conn)())
             except Exception as error:  # noqa: BLE001 - whatever it is, it must not end waits that can be polled
                 await self._failed(error)
             else:

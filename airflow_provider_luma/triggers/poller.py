@@ -108,7 +108,7 @@ class Poller:
     """
     All the waits of one event loop that poll with one client.
 
-    :param client: what to poll with; it must not retry by itself.
+    :param client: what to poll with.
     :param connections: those of the event loop, of which some lead to this poller.
     """
 
@@ -228,8 +228,8 @@ class Poller:
 
     def _get(self, batch: list[Subscription]) -> dict[str, Generation]:
         if len(batch) > 1:
-            return self.client.get_many({one.generation_id for one in batch})
-        return {one.generation_id: self.client.get(one.generation_id) for one in batch}
+            return self.client.get_many({one.generation_id for one in batch}, repeat=False)
+        return {one.generation_id: self.client.get(one.generation_id, repeat=False) for one in batch}
 
     def _report(self, *counted: str) -> None:
         # Metrics that cannot be sent are no reason not to poll.
@@ -315,7 +315,7 @@ def _works(answer: Mapping[str, Generation] | LumaError) -> bool:
 def _concerns_ids(error: LumaError) -> bool:
     """Return whether the API itself says that something is wrong with what was polled."""
     if isinstance(error, LumaNotFound):
-        return error.from_gateway
+        return error.from_api
     # A redirect is none of the API itself.
     return isinstance(error, LumaInvalidRequest) and not 300 <= (error.status or 0) < 400
 

@@ -12,7 +12,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from sqlalchemy import and_, or_, select
 
-from airflow_provider_luma.operators.outcome import RECORD_KEY
+from airflow_provider_luma.outcome import RECORD_KEY
 
 # Before Airflow 3.4, which brings loops, a task id and a map index say which task instance it is.
 regions: Any = import_module("airflow.models.dynamic_region") if hasattr(TaskInstance, "region_id") else None

@@ -12,7 +12,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from sqlalchemy import String, cast, select
 
-from airflow_provider_luma.operators.outcome import RECORD_KEY
+from airflow_provider_luma.outcome import RECORD_KEY
 from airflow_provider_luma.ui.instances import TO_START, Task, find_tasks, mapping
 
 if TYPE_CHECKING:

@@ -506,9 +506,9 @@ class TestErrors:
     def test_an_unknown_id_is_told_from_a_host_without_that_call(self):
         assert error_of("error_not_found", 404).unknown_id
         other = error_of({"detail": "Not Found"}, 404, {"X-Request-Id": "r-1"})
-        assert (other.unknown_id, other.from_gateway) == (False, True)
+        assert (other.unknown_id, other.from_api) == (False, True)
         page = error_of(b"<html></html>", 404, {})
-        assert (page.unknown_id, page.from_gateway) == (False, False)
+        assert (page.unknown_id, page.from_api) == (False, False)
 
     @pytest.mark.parametrize("seconds", [1, 60])
     def test_retry_after_is_kept_also_of_an_answer_without_a_body(self, seconds):

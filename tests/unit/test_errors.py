@@ -78,7 +78,7 @@ def test_a_page_in_place_of_json_is_classified_by_its_status_and_never_in_the_me
 
 
 @pytest.mark.parametrize(
-    ("content", "from_gateway"),
+    ("content", "from_api"),
     [
         (HTML, False),
         (b"", False),
@@ -87,8 +87,8 @@ def test_a_page_in_place_of_json_is_classified_by_its_status_and_never_in_the_me
         (b'{"code": "x"}', True),
     ],
 )
-def test_a_404_is_the_gateways_own_only_where_it_is_in_the_gateways_own_words(content, from_gateway):
-    assert refused(404, content).from_gateway is from_gateway
+def test_a_404_is_the_gateways_own_only_where_it_is_in_the_gateways_own_words(content, from_api):
+    assert refused(404, content).from_api is from_api
 
 
 @pytest.mark.parametrize("content", [b"", b"null", b'{"id": "x', b"\xff\xfe"])

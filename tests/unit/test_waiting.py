@@ -160,7 +160,7 @@ def test_the_minute_starts_when_the_id_is_first_unknown_however_long_other_troub
 
 def test_a_proxys_404_never_ends_the_wait(begin, clock):
     wait = begin()
-    nothing = LumaNotFound("an HTML page", from_gateway=False)
+    nothing = LumaNotFound("an HTML page", from_api=False)
     for _ in range(10):
         assert wait.update(nothing) is None
         clock.now += 60

@@ -9,7 +9,6 @@ import requests
 from moto.server import ThreadedMotoServer
 
 from airflow_provider_luma.api import LumaClient
-from airflow_provider_luma.hooks.luma import LumaHook
 from airflow_provider_luma.sandbox import Sandbox
 from tests.support.samples import TOKEN
 
@@ -44,8 +43,8 @@ def connection(connect, sandbox):
 
 @pytest.fixture
 def no_retries(monkeypatch):
-    """No call of the hook is repeated."""
-    monkeypatch.setattr(LumaHook.__init__, "__kwdefaults__", {"retry_for": 0})
+    """No call is repeated."""
+    monkeypatch.setitem(LumaClient.__init__.__kwdefaults__, "retry_for", 0)
 
 
 @pytest.fixture

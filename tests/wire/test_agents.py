@@ -312,14 +312,14 @@ class TestPayingOnce:
             LumaHook().submit(f"{PROMPT} [{word}]")
         assert sandbox.report()["charged"] == 1
 
-    def test_a_403_page_is_ambiguous_for_a_submission_and_no_verdict_on_the_key(self, connect, store):
+    def test_a_403_page_is_ambiguous_for_a_submission_and_no_verdict_on_the_key(self, no_retries, connect, store):
         page = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 13\r\n\r\n<html></html>"
         with far_end(page, page) as (url, _):
             connect(host=url, password=KEY, extra={"api": "agents"})
             with pytest.raises(AirflowFailException, match="may have been accepted and charged"):
                 Task(store).run()
             with pytest.raises(LumaServerError, match="did not come from Luma's own API"):
-                LumaHook(retry_for=0).get_generation("5a1c7e40-8d2f-4b39-9e67-0c4f1b2a3d51")
+                LumaHook().get_generation("5a1c7e40-8d2f-4b39-9e67-0c4f1b2a3d51")
 
     def test_a_connection_that_moved_to_luma_resumes_no_id_of_the_gateways_and_pays_nothing(
         self, sandbox, connect, store
@@ -363,8 +363,8 @@ class TestTooMany:
             Task(store, user_prompt=f"{PROMPT} [429:{seconds}]").run()
         assert len(submissions(sandbox)) == sent
 
-    def test_both_kinds_of_429_keep_their_text_and_their_seconds(self, sandbox):
-        client = LumaHook(retry_for=0).get_conn()
+    def test_both_kinds_of_429_keep_their_text_and_their_seconds(self, sandbox, no_retries):
+        client = LumaHook().get_conn()
         with pytest.raises(LumaRateLimited, match="HTTP 429, Too many concurrent jobs") as busy:
             client.submit(f"{PROMPT} [busy]")
         with pytest.raises(LumaRateLimited, match="HTTP 429, Rate limit exceeded") as often:

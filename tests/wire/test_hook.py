@@ -205,14 +205,14 @@ class TestWaiting:
         ]
         with far_end(*answers) as (url, _):
             connect(host=url, password=TOKEN)
-            assert LumaHook(retry_for=0).wait_for_generation("x", poll_interval=5).id == "x"
+            assert LumaHook().wait_for_generation("x", poll_interval=5).id == "x"
         asked, doubled, usual = slept
         assert 90 <= asked <= 112.5
         assert 20 <= doubled <= 25
         assert usual == 5
 
     def test_a_gateway_in_trouble_is_waited_out(self, connection, sandbox):
-        hook = LumaHook(retry_for=0)
+        hook = LumaHook()
         generation = hook.submit(PROMPT)
         sandbox.weather(status={"500": 0.3, "drop": 0.3, "html": 0.2}, seed=1)
         assert hook.wait_for_generation(generation.id, poll_interval=0.05).video_url

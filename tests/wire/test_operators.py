@@ -487,7 +487,7 @@ class TestSensor:
     def test_a_sensor_does_not_poll_again_before_its_backoff_is_over(self, connection, sandbox, ti):
         sandbox.weather(status={"429": 1})
         sensor = LumaGenerationSensor(task_id="wait", generation_id="x", poke_interval=100)
-        sensor._hook = LumaHook(retry_for=0)
+        sensor._hook = LumaHook()
         sensor._wait = Wait("x", log=logging.getLogger("test"))
         assert not sensor.poke({"ti": ti})
         asked = sandbox.report()["requests"]

@@ -156,7 +156,7 @@ class TestPolledTogether:
 
         async def alone(generation_id):
             """As this trigger was before it shared a poller."""
-            hook = LumaHook(retry_for=0)
+            hook = LumaHook()
             await sync_to_async(hook.get_conn)()
             wait = Wait(generation_id, log=hook.log)
             while True:

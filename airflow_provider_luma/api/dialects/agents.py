@@ -211,7 +211,7 @@ def _error(answer: Answer, call: str, detail: str | None) -> LumaApiError:
     kind = answer.kind
     more: dict[str, Any] = {}
     if kind is LumaNotFound:
-        more = {"from_gateway": from_api, "unknown_id": from_api and "X-API-Version" in answer.headers}
+        more = {"from_api": from_api, "unknown_id": from_api and "X-API-Version" in answer.headers}
     elif kind is LumaServerError or (kind is LumaAuthenticationError and not from_api):
         # A network's own page, also one that forbids, is no verdict on the key, and says nothing of a submission.
         kind, more = LumaServerError, {"maybe_charged": not (from_api and answer.status in (502, 503))}

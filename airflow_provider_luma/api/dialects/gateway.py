@@ -203,7 +203,7 @@ def _error(answer: Answer, call: str, payload: Any, code: str | None, message: s
     if refused and "unauthorized" in (message or "").lower():
         kind = LumaAuthenticationError
     elif kind is LumaNotFound:
-        more = {"from_gateway": bool(code or message), "unknown_id": code == _UNKNOWN_ID}
+        more = {"from_api": bool(code or message), "unknown_id": code == _UNKNOWN_ID}
     elif kind is LumaServerError:
         more = {"maybe_charged": not refused}
     return answer.error(
