@@ -1,35 +1,36 @@
-# A bare machine with Python 3.10 or newer is enough: each target sets up what it needs, once.
+# You need only Python 3.10 or later. Each target sets up its environment the first time.
 
 PYTHON ?= python3
 AIRFLOW ?= 3.3.2
 VENV ?= .venv
 TESTS ?= tests/unit tests/wire tests/docs tests/system
-# What sets up an Airflow runs in one process, the other tests, which wait for half of their time, in three.
+# Tests that start an Airflow run in one process. The other tests wait half of the time, so they run in three.
 IN_ONE = $(filter tests tests/ tests/docs% tests/system% tests/scale%,$(TESTS))
 IN_THREE = $(filter-out $(IN_ONE),$(TESTS))
 OLDEST := 3.0.6
 AUDIT ?= yes
 
-.PHONY: help demo airflow test can-browse test-oldest test-all test-scale test-deployment pictures lint docs dist chaos waiting download parsing wall clean
+.PHONY: help demo airflow test can-browse test-oldest test-all test-scale test-deployment pictures lint docs dist chaos waiting bad-waits download parsing wall clean
 
 help:
-	@echo "make demo         make a first video with Airflow, against a local sandbox"
-	@echo "make airflow      the same in Airflow's UI"
-	@echo "make test         unit, wire and system tests; TESTS=tests/unit for some"
-	@echo "make test-oldest  unit and wire tests on Airflow $(OLDEST)"
-	@echo "make test-scale   a real triggerer with 500 deferred tasks"
-	@echo "make test-deployment  Postgres, Redis, two of each Airflow process, and some killed, under 300 generations"
-	@echo "make pictures     take the README's pictures of Airflow's UI"
-	@echo "make docs         the documentation as a site, in site/index.html"
-	@echo "make test-all     unit and wire tests on every Airflow and Python, as far as they are here"
-	@echo "make lint         ruff, mypy, bandit, zizmor and pip-audit; AUDIT=no leaves out the last"
-	@echo "make dist         source distribution and wheel, checked, and a bill of materials"
-	@echo "make chaos        kill Airflow and its database at random while it makes a hundred videos, and count what was paid"
-	@echo "make waiting      let thousands of triggers wait, beside those of Airflow's HTTP provider, and measure both"
-	@echo "make download     fetch 1 GiB, beside curl and a plain stream, and measure all three"
-	@echo "make parsing      import this provider and three others in fresh processes, and measure each"
-	@echo "make wall         open a run's tab with 500 videos, beside a page of as many players, and measure both"
-	@echo "make clean        remove what the targets above have set up"
+	@echo "make demo         make a first video with Airflow and the sandbox"
+	@echo "make airflow      do the same in Airflow's UI"
+	@echo "make test         run the unit, wire, docs and system tests; TESTS=tests/unit runs some"
+	@echo "make test-oldest  run the unit and wire tests on Airflow $(OLDEST)"
+	@echo "make test-scale   run a real triggerer with 500 deferred tasks"
+	@echo "make test-deployment  make 300 videos on Postgres, Celery and two of each Airflow process, and kill some"
+	@echo "make pictures     take the README's screenshots of Airflow's UI"
+	@echo "make docs         build the documentation site, site/index.html"
+	@echo "make test-all     run the unit and wire tests on each Airflow, with each Python on this machine"
+	@echo "make lint         run ruff, mypy, bandit, zizmor and pip-audit; AUDIT=no skips pip-audit"
+	@echo "make dist         build and check the source distribution and the wheel, with a bill of materials"
+	@echo "make chaos        make a hundred videos while Airflow and its database are killed at random, and count the charges"
+	@echo "make bad-waits    measure the cost of a few odd generations for all other waits"
+	@echo "make waiting      compare thousands of waiting triggers with those of Airflow's HTTP provider"
+	@echo "make download     compare a download of 1 GiB with curl and with a plain stream"
+	@echo "make parsing      compare the import time of this provider with three others"
+	@echo "make wall         compare a run's tab with 500 videos to a page with 500 players"
+	@echo "make clean        remove all files of the targets above"
 
 demo: $(VENV)/runtime-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m dev.demo
@@ -64,7 +65,7 @@ lint: $(VENV)/dev-$(AIRFLOW).stamp
 	$(VENV)/bin/mypy
 	$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive airflow_provider_luma
 	$(VENV)/bin/zizmor --quiet --offline --persona=pedantic .github
-	$(if $(filter no,$(AUDIT)),@echo "Not audited: AUDIT=no",$(VENV)/bin/python dev/audit.py)
+	$(if $(filter no,$(AUDIT)),@echo "Dependencies were not audited because of AUDIT=no",$(VENV)/bin/python dev/audit.py)
 
 test-all: $(VENV)/dev-$(AIRFLOW).stamp
 	$(VENV)/bin/nox
@@ -78,6 +79,9 @@ dist: $(VENV)/dev-$(AIRFLOW).stamp
 
 chaos: $(VENV)/deployment-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m benchmarks.chaos
+
+bad-waits: $(VENV)/dev-$(AIRFLOW).stamp
+	@$(VENV)/bin/python -m benchmarks.one_bad_wait
 
 waiting: $(VENV)/dev-$(AIRFLOW).stamp
 	@$(VENV)/bin/python -m benchmarks.waiting

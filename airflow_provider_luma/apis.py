@@ -13,7 +13,8 @@ class Api(NamedTuple):
     :param label: its name in the connection's form and in messages.
     :param url: its default address.
     :param hosts: the host names that belong to it; none for an API that others offer on hosts of their own.
-    :param key_prefix: the beginning of the keys that belong to it; empty if its keys have no common form.
+    :param key_prefix: the beginning of the keys that belong to it; empty if its keys have no common form, or if it has
+        no hosts of its own.
     :param sandbox_token: the token of the pytest fixture ``luma_sandbox``; empty if the sandbox does not play this API.
     :param retired: the message for a connection that uses its host or its key, if this package does not support it.
     """
@@ -32,7 +33,7 @@ _TABLE = (
         name="gateway",
         label="a Luma gateway",
         url="https://www.kkiai.com",
-        sandbox_token="token-of-the-sandbox",  # noqa: S106  not a secret
+        sandbox_token="token-of-the-sandbox",  # noqa: S106  # nosec B106
     ),
     Api(
         name="agents",
@@ -40,7 +41,7 @@ _TABLE = (
         url="https://agents.lumalabs.ai",
         hosts=("agents.lumalabs.ai",),
         key_prefix="luma-api-",
-        sandbox_token="luma-api-of-the-sandbox",  # noqa: S106  not a secret
+        sandbox_token="luma-api-of-the-sandbox",  # noqa: S106  # nosec B106
     ),
     Api(
         name="dream_machine",

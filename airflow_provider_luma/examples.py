@@ -1,4 +1,4 @@
-"""`python -m airflow_provider_luma.examples DIR`: copy the example DAGs to where Airflow looks for DAGs."""
+"""`python -m airflow_provider_luma.examples DIR`: copy the example DAGs to your folder of DAGs."""
 
 from __future__ import annotations
 
@@ -13,34 +13,36 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PACKAGE = Path(__file__).parent
-EXAMPLES = next(one for one in (PACKAGE / "dag_examples", PACKAGE.parent / "example_dags") if one.is_dir())
-"""Inside the package where it was installed; in a checkout, beside it."""
+EXAMPLES = next(folder for folder in (PACKAGE / "dag_examples", PACKAGE.parent / "example_dags") if folder.is_dir())
+"""An installed package contains the folder; in a checkout it is next to the package."""
 
-COPY_ONE = "python -m airflow_provider_luma.examples ~/airflow/dags example_luma_archive"
+COMMAND = "python -m airflow_provider_luma.examples"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Read the options of the command line."""
+    """Make the parser of the command line."""
     options = argparse.ArgumentParser(
-        prog="python -m airflow_provider_luma.examples",
-        description="List the example DAGs, or copy them to a folder. What is there already stays as it is.",
+        prog=COMMAND,
+        description="List the example DAGs, or copy them to a folder. Files that exist are not changed.",
     )
-    options.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="where to, such as ~/airflow/dags")
-    options.add_argument("names", nargs="*", metavar="NAME", help="which of them; all, if left out")
+    options.add_argument(
+        "folder", nargs="?", type=Path, metavar="DIR", help="the folder to copy to, such as ~/airflow/dags"
+    )
+    options.add_argument("names", nargs="*", metavar="NAME", help="the examples to copy (all)")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """List the examples, or copy them."""
+    """List the examples or copy them."""
     given = parser().parse_args(arguments)
     files = {path.stem: path for path in sorted(EXAMPLES.glob("example_*.py"))}
     if unknown := [name for name in given.names if name not in files]:
-        print(f"There is no example {unknown[0]!r}. Without arguments, this lists them.", file=sys.stderr)
+        print(f"There is no example {unknown[0]!r}. To list the examples, run {COMMAND}", file=sys.stderr)
         return 1
     if given.folder is None:
         for name, path in files.items():
             print(f"{name}\n    {ast.get_docstring(ast.parse(path.read_text()))}")
-        print(f"\nCopy one: {COPY_ONE}")
+        print(f"\nCopy one: {COMMAND} ~/airflow/dags example_luma_archive")
         return 0
     folder = given.folder.expanduser()
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names:
         copy = folder / f"{name}.py"
         if copy.exists():
-            print(f"{copy} is there already, and stays as it is.")
+            print(f"{copy} exists and was not changed.")
         else:
             shutil.copyfile(files[name], copy)
             print(copy)

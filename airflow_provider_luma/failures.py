@@ -1,4 +1,4 @@
-"""How a task ends that has no video: with an error of Luma's, or stopped by a person."""
+"""How a task ends without a video: with a LumaError, or because a person stopped it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STILL_RUNNING = (
-    "Luma has no way to cancel: generation %s goes on and is paid for. "
-    "Its video can be had later with LumaGenerationSensor and this id."
+    "Luma cannot cancel generation %s. It keeps running and is charged. To get its video later, use "
+    "LumaGenerationSensor with this id."
 )
 
 
 @contextmanager
 def fail_without_retry(*also: type[LumaError]) -> Iterator[None]:
     """
-    Turn an error that no retry can mend into Airflow's way of failing a task without another try.
+    Fail the task without a retry if no retry can fix the error.
 
-    :param also: errors that no retry of this task can mend, though one of another task might.
+    :param also: further errors that a retry of this task cannot fix, although a retry of another task might.
     """
     try:
         yield

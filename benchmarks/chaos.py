@@ -1,13 +1,13 @@
 """
-Kill Airflow's processes and its database at random while it makes a hundred videos, and count what was paid.
+Make a hundred videos while Airflow's processes and its database are killed at random, and count the charges.
 
-Run it from a checkout: ``make chaos``. It starts a Postgres, of Debian's package postgresql. It prints, and exits
-non-zero unless the first part reads 100 finished, 0 paid twice, 0 lost, and the second part submitted nothing again.
+Run it from a checkout: ``make chaos``. It needs Debian's package postgresql. It fails unless the first part finishes
+100 videos, pays none twice and loses none, and the second part submits nothing again.
 
-What is killed starts again, and so does what ends by itself without its database, as a service manager would let it.
+A killed process is started again, as a service manager would do. So is a component that ends without its database.
 
-A task that is between sending its submission and remembering the answer is spared, and counted: a kill just there
-leaves nobody knowing, and the task fails for good, as it should. That is what the second part is about.
+A task is spared while it submits and has not stored the answer yet. Nobody could know whether that submission was
+charged, so the task would fail for good, as it should. The second part tests this.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
 
 TOKEN = "token-of-the-benchmark"
 SECONDS_BETWEEN_KILLS = 4
-#: Seconds for the API server to finish what a process has asked of it, once that stands still.
+#: Seconds for the API server to finish the requests of a suspended process.
 SETTLE = 0.3
 
-#: What is killed, and how often of 14 times.
+#: The components to kill, and the weight of each.
 VICTIMS = {"task": 6, "api-server": 3, "triggerer": 2, "scheduler": 1, "database": 2}
 SETTINGS = {
-    # The API server and the database are away for longer than Airflow's own five requests would last.
+    # The API server and the database are down for longer than Airflow's default of five requests.
     "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "30",
     "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "5",
-    # For as long no heartbeat arrives, and no task is dead for that.
+    # No heartbeats arrive meanwhile. Tasks must not count as dead.
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
 }
 
-# A fifth of all calls goes wrong; submissions only in ways that surely are not charged.
+# A fifth of all calls fails. Submissions fail only in ways that are certainly not charged.
 WEATHER = {
     "status": {"429": 0.04, "500": 0.04, "drop": 0.04, "html": 0.04, "hang": 0.04},
     "submit": {"429": 0.2},
@@ -58,7 +58,7 @@ WEATHER = {
 
 
 def main() -> int:
-    """Run both parts and say how they went."""
+    """Run both parts and return the exit code."""
     dice = random.Random()
     dags = Path(__file__).parent / "dags"
     with (
@@ -80,14 +80,14 @@ def main() -> int:
 def kill_at_random(
     airflow: Deployment, sandbox: Sandbox, crash_database: Callable[[], None], dice: random.Random
 ) -> bool:
-    """Make a hundred videos while processes are killed."""
+    """Make a hundred videos while processes are killed; return whether all finished and were paid once."""
     sandbox.weather(**WEATHER)
     began = time.monotonic()
     run_id = airflow.run("luma_chaos")
     killed: Counter[str] = Counter()
     state = ""
     while state not in {"success", "failed"} and time.monotonic() - began < 2400:
-        # Else a slow machine would do nothing but start what was killed.
+        # Without this, a slow machine would only start killed processes.
         airflow.wait_for(lambda: restart_what_ended(airflow, killed) and airflow.healthy(), timeout=600)
         time.sleep(SECONDS_BETWEEN_KILLS * dice.uniform(0.5, 1.5))
         with suppress(requests.RequestException, OperationalError):
@@ -121,7 +121,7 @@ def kill_at_random(
 
 
 def kill_one(airflow: Deployment, run_id: str, crash_database: Callable[[], None], dice: random.Random) -> str:
-    """SIGKILL a task's processes, the scheduler with all its tasks, or another component; return what was killed."""
+    """SIGKILL a task, the scheduler with all its tasks, or another component; return its name."""
     (victim,) = dice.choices(list(VICTIMS), list(VICTIMS.values()))
     if victim == "database":
         crash_database()
@@ -144,7 +144,7 @@ def kill_one(airflow: Deployment, run_id: str, crash_database: Callable[[], None
 
 
 def restart_scheduler(airflow: Deployment) -> bool:
-    """Restart the scheduler with all the tasks that it runs, unless one is submitting; return whether it did."""
+    """Kill the scheduler with all its tasks and start it again, unless a task is submitting; return whether it did."""
     session = airflow.sessions["scheduler"].pid
     with killing.held(lambda: airflow.processes(session), SETTLE):
         if is_submitting(airflow):
@@ -154,18 +154,18 @@ def restart_scheduler(airflow: Deployment) -> bool:
 
 
 def restart_what_ended(airflow: Deployment, killed: Counter[str]) -> bool:
-    """Restart the components that have ended by themselves, and return whether all run."""
+    """Start the components that have ended unexpectedly, and return whether all run."""
     for name in [name for name, leader in airflow.sessions.items() if leader.poll() is not None]:
         if name != "scheduler":
             airflow.restart(name)
         elif not restart_scheduler(airflow):
             return False
-        killed[f"{name} by itself"] += 1
+        killed[f"{name} ended"] += 1
     return True
 
 
 def is_submitting(airflow: Deployment, ti: dict[str, Any] | None = None) -> bool:
-    """Return whether this task, or any, is between sending its submission and remembering the answer."""
+    """Return whether this task (by default, any task) submits and has not stored the answer yet."""
     index = "region_index" if DISCARDS_ON_CLEAR else "map_index"
     query = f"SELECT task_id, {index}, value FROM task_state_store WHERE dag_id = 'luma_chaos'"  # noqa: S608
     return killing.is_submitting(
@@ -176,7 +176,7 @@ def is_submitting(airflow: Deployment, ti: dict[str, Any] | None = None) -> bool
 
 
 def cut_submissions(airflow: Deployment, sandbox: Sandbox) -> bool:
-    """Cut every submission after it was accepted, and see that none is sent again."""
+    """Cut the connection of each submission after it was accepted; return whether none is sent again."""
     sandbox.reset()
     sandbox.weather(submit={"drop_after_accept": 1})
     run_id = airflow.run("luma_chaos_cut")

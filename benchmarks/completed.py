@@ -1,4 +1,4 @@
-"""What a DAG author writes for `HttpEventTrigger`."""
+"""The function that a DAG author writes for `HttpEventTrigger`."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from typing import Any
 
 
 async def completed(response: Any) -> bool:
-    """Say whether the generation in a response is completed."""
+    """Return whether the generation in a response is completed."""
     return bool(response.json()["state"] == "completed")

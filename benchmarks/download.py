@@ -1,8 +1,9 @@
 """
-Fetch a large file from the sandbox to disk: with this package's operator, with a plain stream, and with curl.
+Download a large file from the sandbox to disk: with this package's operator, with a plain stream, and with curl.
 
-Run it from a checkout: ``make download``, or ``python -m benchmarks.download 256`` for another number of MiB. Each is a
-process of its own, they take turns three times, and the best of each counts: the machine has other things to do.
+Run it from a checkout: ``make download``, or ``python -m benchmarks.download 256`` for another number of MiB. Each way
+runs three times in turn, in a new process each time. The table shows the fastest run of each, because other processes
+slow the machine down.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ WAYS = ("operator", "stream", "curl")
 
 
 def main(mebibytes: int) -> None:
-    """Run all and print the table."""
+    """Run all downloads and print the table."""
     with tempfile.TemporaryDirectory() as folder:
         video = Path(folder) / "video.mp4"
         sha256 = write(video, mebibytes)
@@ -70,7 +71,7 @@ def show(mebibytes: int, best: dict[str, dict[str, float]], cut: dict[str, float
 
 
 def write(video: Path, mebibytes: int) -> str:
-    """Write something that begins as a video does, and return its SHA-256."""
+    """Write random bytes after the first bytes of a video, and return the SHA-256."""
     sha256 = hashlib.sha256()
     block = os.urandom(1024 * 1024)
     with video.open("wb") as file:
@@ -82,7 +83,7 @@ def write(video: Path, mebibytes: int) -> str:
 
 
 def fetch(way: str, url: str, generation_id: str, path: Path, sha256: str) -> dict[str, float]:
-    """Fetch the file in a process of its own, check that it is whole, and return seconds and memory."""
+    """Download the file in a new process, check that it is complete, and return seconds and memory."""
     for old in path.parent.glob(f"{path.name}*"):
         old.unlink()
     connection = {"conn_type": "luma", "host": url, "password": TOKEN}
@@ -104,12 +105,12 @@ def fetch(way: str, url: str, generation_id: str, path: Path, sha256: str) -> di
         digest = hashlib.sha256()
         while part := file.read(1024 * 1024):
             digest.update(part)
-    assert digest.hexdigest() == sha256, f"{way} has fetched something else"  # noqa: S101 - or nothing was measured
+    assert digest.hexdigest() == sha256, f"{way}: the file has other bytes"  # noqa: S101 - the measurement would be wrong
     return dict(json.loads(output.splitlines()[-1]))
 
 
 def serve(video: str) -> None:
-    """Serve one video, until stdin says to cut every connection, and then until it closes."""
+    """Serve one video; cut every connection after a line on stdin; stop when stdin closes."""
     with Sandbox(token=TOKEN, seconds=0, video=video) as sandbox:
         generation = LumaClient(sandbox.url, TOKEN).submit("A paper boat")
         print(json.dumps([sandbox.url, generation.id]), flush=True)
@@ -120,7 +121,7 @@ def serve(video: str) -> None:
 
 
 def by_operator(url: str, generation_id: str, path: str) -> None:  # noqa: ARG001
-    """Fetch as a task does, in a process that has loaded Airflow's plugins and providers, as a task's has."""
+    """Download with the operator, after a first download has loaded Airflow's plugins and providers."""
     from airflow_provider_luma.operators.luma import LumaDownloadVideoOperator
 
     def download(asset: str, destination: str) -> None:
@@ -133,7 +134,7 @@ def by_operator(url: str, generation_id: str, path: str) -> None:  # noqa: ARG00
 
 
 def by_stream(url: str, generation_id: str, path: str) -> None:
-    """Fetch in the shortest way: nothing checked, nothing resumed, nothing synced to the disk."""
+    """Download with a minimal loop that does not check, resume or sync to the disk."""
     import requests
 
     def stream() -> None:
@@ -146,13 +147,13 @@ def by_stream(url: str, generation_id: str, path: str) -> None:
 
 
 def by_curl(url: str, generation_id: str, path: str) -> None:
-    """Fetch with curl, whose own memory is not measured."""
+    """Download with curl; its memory is not measured."""
     command = ["curl", "--silent", "--fail", "--output", path, f"{url}/cdn/{generation_id}/video.mp4"]
     measure(lambda: subprocess.run(command, check=True))
 
 
 def measure(download: Callable[[], object]) -> None:
-    """Print how long it takes, and by how much the process's memory is larger at its peak than before."""
+    """Print the seconds, and the difference between the process's peak memory and its memory before."""
     __import__("requests")
     before = psutil.Process().memory_info().rss
     began = time.monotonic()

@@ -1,8 +1,8 @@
 """
-What importing a provider adds to the parsing of a DAG: `python -m benchmarks.parsing`.
+Measure how much the import of a provider adds to the parsing of a DAG: `python -m benchmarks.parsing`.
 
-Each import is timed in a process of its own that has already loaded what every DAG loads, Airflow's own classes; the
-figure is the median of nine. The four providers take turns, so that a busy moment of the machine meets them all.
+Each import runs in a new process that has already loaded Airflow's own classes, which every DAG loads. The result is
+the median of nine. The four providers take turns, so that a busy moment of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PROVIDERS = {
 
 
 def milliseconds(modules: tuple[str, ...]) -> float:
-    """Return how long a fresh process takes to import the modules after Airflow."""
+    """Return the milliseconds that a new process takes to import the modules after Airflow."""
     imports = "\n".join(f"import {module}" for module in modules)
     timed = f"began = time.perf_counter()\n{imports}\nprint(1000 * (time.perf_counter() - began))"
     code = f"{AIRFLOW}\nimport time\n{timed}"
@@ -36,13 +36,13 @@ def milliseconds(modules: tuple[str, ...]) -> float:
 
 
 def main() -> None:
-    """Measure, and print a table."""
+    """Measure all providers and print a table."""
     taken: dict[str, list[float]] = {name: [] for name in PROVIDERS}
     for _ in range(TURNS):
         for name, modules in PROVIDERS.items():
             taken[name].append(milliseconds(modules))
     ours = statistics.median(taken["luma"])
-    print(f"Importing operators and sensors after Airflow's own classes, medians of {TURNS} fresh processes")
+    print(f"Importing operators and sensors after Airflow's own classes, medians of {TURNS} new processes")
     for name, all_taken in taken.items():
         median = statistics.median(all_taken)
         print(f"{name:<12}{median:8.1f} ms{median / ours:8.1f} x")

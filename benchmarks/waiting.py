@@ -1,21 +1,21 @@
 """
-Let a triggerer's event loop wait for many generations, with this package's trigger and with `HttpEventTrigger`.
+Compare many waits in one event loop: this package's trigger, and `HttpEventTrigger` of Airflow's HTTP provider.
 
-Run it from a checkout: ``make waiting``, or ``python -m benchmarks.waiting 100 1000`` for some numbers of triggers. The
-gateway and each wait are processes of their own; both triggers poll every 5 s, and an answer takes 50 ms. They take
-turns, and each figure is the median of three, which takes seven minutes for each number of triggers.
+Run it in a checkout: ``make waiting``, or ``python -m benchmarks.waiting 100 1000`` with the numbers of triggers. The
+API and the event loop run in separate processes. Both triggers poll every 5 s, and an answer takes 50 ms. The triggers
+take turns, and each figure is the median of three runs. Each number of triggers takes seven minutes.
 
-``python -m benchmarks.waiting agents 1000`` measures waits for Luma's own API, which has no batch query and is polled
-20 times a second at most, beside as many of Airflow's own `DateTimeTrigger`.
+``python -m benchmarks.waiting agents 1000`` measures the API without batch queries, with at most 20 polls a second.
+Airflow's `DateTimeTrigger` is beside it.
 
-10,000 of this package's are measured beside 10,000 of Airflow's own `DateTimeTrigger`, which poll nothing and only wait
-until then: what those cost is what Airflow and Python need for so many.
+10,000 triggers are compared with 10,000 `DateTimeTrigger`, because `HttpEventTrigger` would take hours. These only wait
+for a time, so their figures are the cost of Airflow and Python alone.
 
-Beside each wait, a process watches an event loop that has nothing to do. Where that stalls too, the machine stood
-still, and that time is not counted.
+Another process watches an idle event loop. If both stall together, the machine stood still, and the stall is not
+counted.
 
-For both, what Airflow keeps in memory is kept from Python's garbage collection, as docs/scale.md sets up a triggerer:
-the worst stalls of others are longer than these by such a collection.
+Objects that Airflow keeps in memory are excluded from Python's garbage collection, as docs/scale.md recommends for a
+triggerer. Without that, the worst stalls are longer by one collection.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LATENCY = 0.05
 FIRST_AFTER, LAST_AFTER = 10.0, 40.0
 TICK = 0.01
 IDLE_TICK = 0.002
-"""Seconds; the idle loop misses as much of a moment in which the machine stands still."""
+"""Seconds between two ticks of the idle loop; it can miss as much of a stall of the machine."""
 
 SHORTEST_STALL = 0.001
 TURNS = 3
@@ -53,16 +53,16 @@ SIDES = {
     "single requests": ("luma", "none"),
 }
 MANY = 10_000
-"""From so many on, `HttpEventTrigger` would take hours."""
+"""With more triggers than this, `HttpEventTrigger` would take hours."""
 
 SIDES_OF_MANY = {
     "DateTimeTrigger": ("idle", "list"),
     "batch queries": ("luma", "list"),
 }
 
-SIDES_OF_LUMAS_OWN = {
+SIDES_WITHOUT_BATCHES = {
     "DateTimeTrigger": ("idle", "list"),
-    "Luma's own API": ("luma", "agents"),
+    "single polls only": ("luma", "agents"),
 }
 
 ROWS = {
@@ -79,10 +79,10 @@ ROWS = {
 
 
 def main(counts: list[int], *, agents: bool) -> None:
-    """Run all and print the tables."""
+    """Run all comparisons and print the tables."""
     for count in counts:
         load = os.getloadavg()[0]
-        sides = SIDES_OF_LUMAS_OWN if agents else SIDES_OF_MANY if count >= MANY else SIDES
+        sides = SIDES_WITHOUT_BATCHES if agents else SIDES_OF_MANY if count >= MANY else SIDES
         turns = [{name: run(count, *how) for name, how in sides.items()} for _ in range(TURNS)]
         show(count, load, {name: medians([turn[name] for turn in turns]) for name in sides})
 
@@ -108,7 +108,7 @@ def show(count: int, load: float, sides: dict[str, dict[str, float]]) -> None:
 
 
 def run(count: int, trigger: str, api: str) -> dict[str, float]:
-    """Let one kind of trigger wait, in fresh processes, and an event loop beside it that has nothing to do."""
+    """Run one kind of trigger and an idle event loop, in new processes, and return the figures."""
     with tempfile.TemporaryDirectory() as home:
         env = {**os.environ, "AIRFLOW_HOME": home, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
         gateway = start(env, "gateway", str(count), api)
@@ -119,7 +119,7 @@ def run(count: int, trigger: str, api: str) -> dict[str, float]:
         env["AIRFLOW_CONN_HTTP_DEFAULT"] = json.dumps({"conn_type": "http", "host": url})
         waiting, idle = start(env, "wait", trigger), start(env, "idle")
         receive(waiting), receive(idle)
-        # All have imported what they need: from here on the time counts.
+        # All imports are done: measure from here.
         send(gateway, "go")
         send(idle, "go")
         send(waiting, receive(gateway))
@@ -138,7 +138,7 @@ def run(count: int, trigger: str, api: str) -> dict[str, float]:
         "requests": report["requests"],
         "at once": report["at_once"],
         "in a second": report["in_a_second"],
-        # Less what the watch itself takes, which is as much as a few hundred waiting tasks.
+        # Without the CPU of the watch, which is as much as that of some hundred waits.
         "CPU a task, ms": (measured["CPU"] - measured["ticks"] * nothing["CPU"] / nothing["ticks"]) / count * 1000,
         "worst stall, ms": max(stalls, default=0) * 1000,
         **measured["rows"],
@@ -146,40 +146,40 @@ def run(count: int, trigger: str, api: str) -> dict[str, float]:
 
 
 def start(env: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    """Start a part of this in a process of its own, which is spoken with in lines of JSON."""
+    """Start a part of the benchmark in a new process; it reads and writes lines of JSON."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.waiting", *arguments]
     return subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def send(process: subprocess.Popen[str], what: Any) -> None:
-    """Say something to a process."""
+def send(process: subprocess.Popen[str], message: Any) -> None:
+    """Send a message to a process."""
     assert process.stdin  # noqa: S101 - it is a pipe
-    send_line(process.stdin, what)
+    send_line(process.stdin, message)
 
 
-def send_line(pipe: IO[str], what: Any) -> None:
+def send_line(pipe: IO[str], message: Any) -> None:
     """Write a line of JSON."""
-    print(json.dumps(what), file=pipe, flush=True)
+    print(json.dumps(message), file=pipe, flush=True)
 
 
 def receive(process: subprocess.Popen[str]) -> Any:
-    """Return what a process says next."""
+    """Return the next message of a process."""
     assert process.stdout  # noqa: S101 - it is a pipe
     return json.loads(process.stdout.readline())
 
 
 def gateway(count: int, api: str) -> None:
     """
-    Be an API with this many generations, which are completed one after the other.
+    Run an API with this many generations, which are completed one after the other.
 
-    :param api: ``agents`` for Luma's own, else how the gateway answers a batch query.
+    :param api: ``agents``, or the shape of the gateway's answer to a batch query.
     """
     from airflow_provider_luma.sandbox import Sandbox
 
     fields: dict[str, Any] = {"api": "agents"} if api == "agents" else {}
     settings: dict[str, Any] = {} if fields else {"batch_shape": api}
     with Sandbox(token=TOKEN, latency=LATENCY, **settings) as sandbox:
-        # All of them, also where there are more than it usually keeps.
+        # The sandbox usually keeps only the latest 10,000 requests.
         sandbox.memory.requests = deque()
         send_line(sys.stdout, sandbox.url)
         sys.stdin.readline()
@@ -197,7 +197,7 @@ def gateway(count: int, api: str) -> None:
 
 
 def wait(trigger: str) -> None:
-    """Wait as a triggerer does, and say what it took."""
+    """Wait as a triggerer does, and send the figures."""
     answer = own_stdout()
     completed_at: dict[str, float] = {"warm-up": 0.0}
     makers = {"http": http_trigger, "luma": luma_trigger, "idle": lambda one: idle_trigger(completed_at[one])}
@@ -205,7 +205,7 @@ def wait(trigger: str) -> None:
     make("warm-up")
     for imported_by_a_triggerer in ("requests", "airflow.sdk.execution_time.supervisor"):
         importlib.import_module(imported_by_a_triggerer)
-    # What Airflow itself keeps in memory takes Python 50 to 120 ms to search for garbage, whoever waits.
+    # A garbage collection takes 50 to 120 ms for Airflow's own objects, with any trigger.
     gc.collect()
     gc.freeze()
     send_line(answer, "ready")
@@ -214,7 +214,7 @@ def wait(trigger: str) -> None:
 
 
 def idle() -> None:
-    """Do nothing but watch an event loop, and say what that took."""
+    """Watch an idle event loop, and send the figures."""
     answer = own_stdout()
     send_line(answer, "ready")
     sys.stdin.readline()
@@ -222,13 +222,13 @@ def idle() -> None:
     async def watched() -> dict[str, Any]:
         watch = Watch(IDLE_TICK)
         await asyncio.to_thread(sys.stdin.readline)
-        return watch.seen()
+        return watch.stop()
 
     send_line(answer, asyncio.run(watched()))
 
 
 def http_trigger(generation_id: str) -> Any:
-    """Wait as one would without this package."""
+    """Return the trigger of Airflow's HTTP provider."""
     from airflow.providers.http.triggers.http import HttpEventTrigger
 
     return HttpEventTrigger(
@@ -240,14 +240,14 @@ def http_trigger(generation_id: str) -> Any:
 
 
 def luma_trigger(generation_id: str) -> Any:
-    """Wait with this package."""
+    """Return this package's trigger."""
     from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
 
     return LumaGenerationTrigger(generation_id, poll_interval=POLL_INTERVAL)
 
 
 def idle_trigger(completed_at: float) -> Any:
-    """Poll nothing, and know when it is completed: what Airflow itself has to wait for a time."""
+    """Return Airflow's trigger that only waits for a time."""
     from airflow.providers.standard.triggers.temporal import DateTimeTrigger
     from pendulum import from_timestamp
 
@@ -255,7 +255,7 @@ def idle_trigger(completed_at: float) -> Any:
 
 
 async def measured(make: Any, completed_at: dict[str, float]) -> dict[str, Any]:
-    """Run the triggers for generations that are completed at these times, and return what it took."""
+    """Run the triggers for generations that are completed at these times, and return the figures."""
     import psutil
     from pendulum import DateTime
 
@@ -264,19 +264,19 @@ async def measured(make: Any, completed_at: dict[str, float]) -> dict[str, Any]:
     async def fire(generation_id: str) -> None:
         async for event in make(generation_id).run():
             ended = isinstance(event.payload, DateTime) or event.payload["status"] == "success"
-            assert ended, event.payload  # noqa: S101 - or nothing was measured
+            assert ended, event.payload  # noqa: S101 - the figures of a failed wait are useless
             late.append(time.time() - completed_at[generation_id])
 
     memory = psutil.Process().memory_info().rss
     watch = Watch(TICK)
     firing = []
     for generation_id in completed_at:
-        # As the triggerer does.
+        # The triggerer does the same.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         firing.append(asyncio.create_task(fire(generation_id)))
     await asyncio.gather(*firing)
-    seen = watch.seen()
+    seen = watch.stop()
     count = len(completed_at)
     late.sort()
     rows = {
@@ -289,7 +289,7 @@ async def measured(make: Any, completed_at: dict[str, float]) -> dict[str, Any]:
 
 
 class Watch:
-    """When the running event loop does not turn, and the seconds of CPU that its process uses meanwhile."""
+    """Records the stalls of the running event loop, and the CPU seconds of its process."""
 
     def __init__(self, tick: float) -> None:
         self._tick = tick
@@ -307,14 +307,14 @@ class Watch:
             if ran - due > SHORTEST_STALL:
                 self._stalls.append((due, ran))
 
-    def seen(self) -> dict[str, Any]:
-        """Watch no more, and return what was seen; a stall is given as when it began and ended."""
+    def stop(self) -> dict[str, Any]:
+        """Stop watching, and return the stalls (begin and end), the number of ticks and the CPU seconds."""
         self._watching.cancel()
         return {"stalls": self._stalls, "ticks": self._ticks, "CPU": time.process_time() - self._cpu}
 
 
 def own_stdout() -> IO[str]:
-    """Return what to say things to; what is logged goes nowhere, at the cost of a task's log."""
+    """Return the standard output for messages; log lines are written, as in a task, but discarded."""
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return answer

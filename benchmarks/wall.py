@@ -1,8 +1,8 @@
 """
-How quickly a DAG run's Luma tab opens with 500 videos: `make wall`.
+Measure how quickly a DAG run's Luma tab opens with 500 videos: `make wall`.
 
-One video is made in a real Airflow and, with its record, copied in Airflow's database to as many further tasks. Beside
-the tab stands what one would write at first: a page with as many players.
+A real Airflow makes one video. Its task and record are then copied 500 times in Airflow's database. The tab is compared
+with the simplest page: 500 players.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ READY = """(count) => {
 
 
 def timed(page: Page, open_it: Any, count: int) -> tuple[float, int]:
-    """Return the seconds until all are listed and those on the screen drawn, and the requests until a second later."""
+    """Return the seconds until all videos are listed and the visible ones drawn, and the requests a second later."""
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     began = time.monotonic()
@@ -47,7 +47,7 @@ def timed(page: Page, open_it: Any, count: int) -> tuple[float, int]:
 
 
 def main(count: int) -> None:
-    """Make one video, copy it, and open all of them both ways."""
+    """Make one video, copy it, and open all copies in the tab and in the simple page."""
     with tempfile.TemporaryDirectory() as folder, Sandbox(token=TOKEN, seconds=0) as sandbox:
         dag = Path(__file__).parents[1] / "tests" / "system" / "dags" / "luma_ui.py"
         with Deployment(Path(folder) / "home", dag) as airflow, sync_playwright() as playwright:

@@ -1,8 +1,8 @@
 """
-Look up what this package makes its users install in the advisory database: part of `make lint`.
+Look up the dependencies of this package in the advisory database: part of `make lint`.
 
-That is what pyproject.toml names, in the versions installed here, which are what a new user gets. Airflow and the
-150 packages that it brings are left out: they are in an Airflow without this package too, and Airflow's to mend.
+It checks the dependencies in pyproject.toml, in the versions installed here, which a new user also gets. It skips
+Airflow and the 150 packages that Airflow installs: every Airflow has them, and Airflow has to fix them.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-#: Known to be vulnerable since 2019. A database that says nothing about it, as a mirror may, has looked nothing up.
+#: Known to be vulnerable since 2019. If the database (or a mirror) has no advisory for it, its answers are useless.
 CANARY = ("urllib3", "1.24.1")
 
 
 def declared() -> dict[str, str]:
-    """Return the installed versions of what this package itself depends on, without Airflow."""
+    """Return the installed version of each dependency of this package, without Airflow."""
     requirements = importlib.metadata.requires("airflow-provider-luma") or []
     names = {re.split(r"[^\w.-]", requirement)[0] for requirement in requirements} - {"apache-airflow"}
     return {name: importlib.metadata.version(name) for name in sorted(names)}
 
 
 def audit(packages: dict[str, str]) -> list[dict[str, Any]]:
-    """Return what pip-audit says of each package; it leaves the resolving, and so an index, out."""
+    """Return pip-audit's answer for each package. It resolves no dependencies, so it needs no package index."""
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder) / "requirements.txt"
         requirements.write_text("".join(f"{name}=={version}\n" for name, version in packages.items()))
@@ -43,13 +43,13 @@ def audit(packages: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Exit with an error if a package is vulnerable, and also if nobody could say."""
+    """Exit with an error if a package is vulnerable, or if the database gave no answer."""
     packages = declared()
     wanted = packages | dict([CANARY])
     answers = {answer["name"]: answer.get("vulns") for answer in audit(wanted)}
-    # An unknown package is skipped by pip-audit, with exit code 0.
+    # pip-audit skips an unknown package, with exit code 0.
     if not all(name in answers and answers[name] is not None for name in wanted) or not answers[CANARY[0]]:
-        sys.exit("Nothing was audited: the advisory database is out of reach, or knows nothing.")
+        sys.exit("Nothing was audited: the advisory database cannot be reached, or is empty.")
     found = {name: [one["id"] for one in answers[name]] for name in packages if answers[name]}
     if found:
         sys.exit("\n".join(f"{name} {packages[name]}: {', '.join(ids)}" for name, ids in found.items()))

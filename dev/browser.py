@@ -1,8 +1,9 @@
 """
-The browser that the tests of the UI drive: one that is there, else Playwright's own, else Debian's package.
+Find a browser for the tests of the UI: an installed browser, else Playwright's, else Debian's package.
 
-`python dev/browser.py check tests/system` says within a second or two if none can be had, on whatever Python there is;
-`.venv/bin/python dev/browser.py get tests/system` gets one. Both do nothing for tests that need none.
+`python dev/browser.py check tests/system` runs on any Python. It fails within two seconds if there is no browser and no
+place to get it from. `.venv/bin/python dev/browser.py get tests/system` installs a browser if it is missing. Both do
+nothing if the tests need no browser.
 """
 
 from __future__ import annotations
@@ -20,34 +21,34 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Playwright
 
 COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-#: As root, in a container, Chromium's own sandbox does not work.
+#: Chromium's own sandbox does not work for root in a container.
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-#: The tests that need a browser, and what has them in it.
+#: The tests that need a browser, and the folders that contain them.
 TESTS = {"tests", "tests/system", "tests/system/test_ui.py"}
-#: What the sandbox's clips are; not every build of Chromium can play it.
+#: The codec of the sandbox's clips. Some builds of Chromium cannot play it.
 CODEC = 'video/mp4; codecs="avc1.42E01E"'
 NONE = f"""\
-There is no browser for the tests of Airflow's UI, and none can be had here:
+The tests of Airflow's UI need a browser, and this machine cannot get it:
 - {", ".join(COMMANDS)}: not in the PATH, or cannot play H.264 video
-- Playwright's own: not installed, and {{host}} cannot be reached, or it cannot run or play H.264 video here
+- Playwright's browser: not installed, and {{host}} cannot be reached; or it cannot run, or cannot play H.264 video
 - Debian's package chromium: needs root, apt-get and Debian's archive
 Install Chromium or Chrome, or run the other tests: make test TESTS="tests/unit tests/wire tests/docs"
 """
 
 
 def needed(tests: list[str]) -> bool:
-    """Return whether any of these arguments of pytest is a test that needs a browser, or has one in it."""
+    """Return whether one of these arguments of pytest is, or contains, a test that needs a browser."""
     return any(test.partition("::")[0].rstrip("/") in TESTS for test in tests)
 
 
 def check() -> None:
-    """Exit with what to do, unless a browser is there or there is a place to get one from."""
+    """Exit with advice if there is no browser and no place to get it from."""
     if not (any(map(shutil.which, COMMANDS)) or playwright_has_one() or may_install() or is_reachable()):
         sys.exit(NONE.format(host=download_host()))
 
 
 def get() -> None:
-    """Get a browser, unless one is there; exit with what to do if there is none in the end."""
+    """Install a browser if it is missing; exit with advice if that fails."""
     from playwright.sync_api import sync_playwright
 
     for install in (lambda: None, install_playwrights, install_debians):
@@ -62,10 +63,10 @@ def get() -> None:
 
 
 def launch(playwright: Playwright) -> Browser:
-    """Start the first browser that runs and plays the sandbox's clips; raise a LookupError if none does."""
+    """Start the first browser that can play the sandbox's clips; raise a LookupError if there is no such browser."""
     from playwright.sync_api import Error
 
-    # None is Playwright's own.
+    # None stands for Playwright's browser.
     for path in [*filter(None, map(shutil.which, COMMANDS)), None]:
         try:
             browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
@@ -81,19 +82,19 @@ def launch(playwright: Playwright) -> Browser:
 
 
 def playwright_has_one() -> bool:
-    """Return whether Playwright has a Chromium on this machine, of whatever version."""
+    """Return whether Playwright has a Chromium of any version on this machine."""
     cache = "Library/Caches" if sys.platform == "darwin" else ".cache"
     folder = os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / cache / "ms-playwright"
     return any(Path(folder).glob("chromium*"))
 
 
 def download_host() -> str:
-    """Return where Playwright gets its browsers from."""
+    """Return the address from which Playwright downloads its browsers."""
     return os.environ.get("PLAYWRIGHT_DOWNLOAD_HOST") or "https://cdn.playwright.dev"
 
 
 def is_reachable() -> bool:
-    """Return whether Playwright's download answers at all."""
+    """Return whether Playwright's download server answers."""
     try:
         urllib.request.urlopen(urllib.request.Request(download_host(), method="HEAD"), timeout=2).close()  # noqa: S310
     except urllib.error.HTTPError:
@@ -104,12 +105,12 @@ def is_reachable() -> bool:
 
 
 def may_install() -> bool:
-    """Return whether Debian's packages may be installed here."""
+    """Return whether this user can install Debian's packages."""
     return os.name == "posix" and os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
 def install_playwrights() -> None:
-    """Install Playwright's own Chromium, as far as that can be."""
+    """Install Playwright's Chromium, if its download server can be reached."""
     if is_reachable():
         print("Fetching Playwright's Chromium (once) …", flush=True)
         command = [sys.executable, "-m", "playwright", "install", "--only-shell", "chromium"]
@@ -117,7 +118,7 @@ def install_playwrights() -> None:
 
 
 def install_debians() -> None:
-    """Install Debian's package, as far as that can be."""
+    """Install Debian's package, if this user can."""
     if may_install():
         print("Installing Debian's chromium (once) …", flush=True)
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

@@ -1,4 +1,4 @@
-"""`make demo`: a first video, from a DAG run in a real Airflow, made by a gateway on this machine."""
+"""`make demo`: run a DAG in a real Airflow and make a first video with the sandbox."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from airflow_provider_luma.examples import COPY_ONE
+from airflow_provider_luma.examples import COMMAND
 from airflow_provider_luma.sandbox import Sandbox
 from dev.local_airflow import CHECKOUT, EXAMPLE_DAGS, HOME, TOKEN, LocalAirflow, run_until_interrupted
 
@@ -25,10 +25,10 @@ Next, in this checkout:
 
 Next, in your own Airflow:
   pip install airflow-provider-luma
-  {COPY_ONE}
+  {COMMAND} ~/airflow/dags example_luma_archive
   airflow connections add luma_default --conn-type luma --conn-password '<key>'
-  A key that begins with luma-api- goes to Luma, one without luma- to a third party's gateway, www.kkiai.com.
-  No key yet? python -m airflow_provider_luma.sandbox shows a connection to it."""
+  A key that begins with luma-api- is for Luma's own API, a key without luma- for a gateway (www.kkiai.com).
+  No key yet? python -m airflow_provider_luma.sandbox starts the sandbox and prints a connection to it."""
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     started = time.monotonic()
     with Sandbox(token=TOKEN, seconds=4) as sandbox:
         connection = {"conn_type": "luma", "host": sandbox.url, "password": TOKEN}
-        # A home of its own: the scheduler of `make airflow` would run the tasks of this run a second time.
+        # Its own home, or the scheduler of `make airflow` would run the tasks of this run a second time.
         airflow = LocalAirflow(
             HOME / "demo",
             EXAMPLE_DAGS,
@@ -48,7 +48,7 @@ def main() -> None:
         if not airflow.database.exists():
             print("Setting up Airflow's database (once) …", flush=True)
         airflow.migrate()
-        print(f"Sandbox on {sandbox.url} · Luma on this machine, which costs nothing", flush=True)
+        print(f"Sandbox on {sandbox.url} · it plays Luma on this machine and costs nothing", flush=True)
         print(f"Running {DAG_ID}, its tasks one after another …", flush=True)
         log = airflow.home / "demo.log"
         try:
@@ -56,16 +56,16 @@ def main() -> None:
         finally:
             airflow.stop()
         if exit_code:
-            sys.exit(f"\nThe run failed. All that Airflow said is in {log.relative_to(CHECKOUT)}")
+            sys.exit(f"\nThe run failed. See Airflow's log: {log.relative_to(CHECKOUT)}")
         video = max(VIDEOS.iterdir(), key=lambda path: path.stat().st_mtime)
     seconds = time.monotonic() - started
-    print(f"\nThe DAG took {seconds:.0f} s. Your video: {video.relative_to(CHECKOUT)}  (a clip of the sandbox's)")
+    print(f"\nThe DAG took {seconds:.0f} s. Your video: {video.relative_to(CHECKOUT)}  (a clip of the sandbox)")
     print(NEXT)
 
 
 def run_dag(airflow: LocalAirflow, log: Path) -> int:
-    """Run the DAG, show what its tasks say, keep all that Airflow says, and return the exit code."""
-    # Its file alone, so that another example's trouble stays out of it.
+    """Run the DAG, print its tasks' log lines, write all output to ``log``, and return the exit code."""
+    # Load only this file, so that an error in another example does not matter.
     conf = json.dumps({"folder": f"{VIDEOS.as_uri()}/"})
     command = ["dags", "test", "--dagfile-path", str(EXAMPLE_DAGS / f"{DAG_ID}.py"), "--conf", conf, DAG_ID]
     run = airflow.spawn("dags test", *command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -79,20 +79,20 @@ def run_dag(airflow: LocalAirflow, log: Path) -> int:
 
 
 def shown_line(line: str) -> str:
-    """Return what a line of Airflow's output tells a newcomer, which is nothing for most of them."""
+    """Return the text of a line of Airflow's output, or nothing if a newcomer does not need it."""
     try:
         entry = json.loads(line)
         event, level, logger = entry["event"], entry["level"], entry.get("logger", "")
     except (ValueError, TypeError, KeyError):
-        # What a task prints.
+        # The task has printed this line.
         return f"    {line}" if line else ""
     if event.startswith("[DAG TEST] starting task_id="):
         return "  " + event.split("task_id=")[1].split()[0]
     if level in {"error", "critical"}:
-        # The exception, without those that it came from.
+        # The exception, without its causes.
         raised = [f"{error['exc_type']}: {error['exc_value']}" for error in entry.get("exception", [])[:1]]
         return "\n".join(f"    {text}" for text in [event, *raised])
-    # Airflow names a task's loggers so; `Done. …` is there after every Python task.
+    # Airflow's name for the loggers of a task. `Done. …` follows every Python task.
     own = logger.startswith(("airflow.task", "airflow_provider_luma")) and not event.startswith("Done. ")
     return f"    {event}" if own else ""
 

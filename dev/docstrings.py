@@ -1,4 +1,4 @@
-"""Docstrings are reStructuredText, and the site is Markdown: say in it what they say."""
+"""Convert docstrings, which are reStructuredText, to Markdown for the documentation site."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ ROLE = re.compile(r":(?:class|meth|func|data|attr|mod):`~?([\w.]+)`")
 
 
 class Markdown(griffe.Extension):
-    """Turn roles into code, and literal blocks into fenced ones."""
+    """Converts roles to code, and literal blocks to fenced blocks."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Rewrite a docstring before it is parsed."""
+        """Convert a docstring before it is parsed."""
         if obj.docstring:
             text = ROLE.sub(lambda role: f"`{role[1].rsplit('.', 1)[-1]}`", obj.docstring.value)
             obj.docstring.value = re.sub(r"(?m)^::\n\n((?:    .*\n|\n)+)", r"```text\n\1```\n", text + "\n").strip()

@@ -1,4 +1,4 @@
-"""A real Airflow in a folder, for `make demo`, `make airflow` and the system tests."""
+"""Run a real Airflow in a folder, for `make demo`, `make airflow` and the system tests."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 
-#: Seconds for which a component waits for another's write to SQLite before it ends; an API server waits for 5, fails
-#: the request and goes on.
+#: Seconds that a component waits for another component's write to SQLite before it ends. The API server waits for 5
+#: seconds, then fails the request and continues.
 PATIENCE = 60
 
-#: What runs, and the `airflow` command of each. The log servers' ports are fixed, and a second Airflow on this machine
-#: could not have them.
+#: The `airflow` command of each component. They serve no logs: the port for that is fixed, so a second Airflow on this
+#: machine could not start.
 COMPONENTS: Mapping[str, Sequence[str]] = {
     "api-server": ("api-server",),
     "scheduler": ("scheduler", "--skip-serve-logs"),
@@ -39,28 +39,28 @@ COMPONENTS: Mapping[str, Sequence[str]] = {
 
 CHECKOUT = Path(__file__).parents[1]
 EXAMPLE_DAGS = CHECKOUT / "example_dags"
-#: What the commands leave behind; git ignores it.
+#: The files of these commands; git ignores them.
 HOME = CHECKOUT / ".airflow"
 
-#: The token that the sandbox of a command accepts.
+#: The token that the sandbox of these commands accepts.
 TOKEN = "token-of-the-sandbox"
-#: The login of every Airflow started here; it listens on this machine only.
+#: The login of every Airflow started here. Other machines cannot reach it.
 USER = PASSWORD = "admin"
 
 
 class LocalAirflow:
     """
-    Airflow's components on SQLite, each in a session of its own with a log file in the folder.
+    Airflow's components on SQLite. Each has its own session of processes, and a log file in the folder.
 
-    A session holds whatever a component forks, also after the component itself is gone: the scheduler's
-    workers and the tasks they run, the triggerer's runner, the dag processor's parsers.
+    A session contains all processes that a component forks, also after the component has ended: the scheduler's workers
+    and their tasks, the triggerer's runner, the dag processor's parsers.
 
-    :param home: becomes ``AIRFLOW_HOME``; database, logs and the keys that Airflow generates stay there.
+    :param home: becomes ``AIRFLOW_HOME``; contains the database, the logs and the keys that Airflow generates.
     :param dags: the folder of DAG files.
-    :param env: further environment variables; they win over those set here.
-    :param python: the interpreter whose Airflow runs.
-    :param port: the port to listen on, another one when it is taken; 0 for any.
-    :param components: what runs, and the ``airflow`` command of each.
+    :param env: more environment variables; they override those set here.
+    :param python: the Python interpreter whose Airflow runs.
+    :param port: the port to listen on; if it is taken, any free port. 0 for any free port.
+    :param components: the ``airflow`` command of each component.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class LocalAirflow:
         self.home = home.absolute()
         self.dags = dags.absolute()
         self.python = python
-        # One file per version: a database of a newer Airflow cannot be opened by an older one.
+        # Each version has its own file, because an older Airflow cannot open the database of a newer Airflow.
         self.database = self.home / f"airflow-{_airflow_version(python)}.db"
         self.url = f"http://127.0.0.1:{free_port(port)}"
         self.sessions: dict[str, subprocess.Popen[bytes]] = {}
@@ -110,15 +110,15 @@ class LocalAirflow:
             "AIRFLOW__API__HOST": host,
             "AIRFLOW__API__PORT": port,
             "AIRFLOW__API__WORKERS": 1,
-            # An error of the database is then named in the answer, and not in a log only.
+            # An error of the database is then in the answer, not only in a log.
             "AIRFLOW__API__EXPOSE_STACKTRACE": True,
-            # Airflow 3.0 has no default that today's PyJWT accepts.
+            # Today's PyJWT does not accept the default of Airflow 3.0.
             "AIRFLOW__API_AUTH__JWT_ISSUER": self.url,
             DATABASE: f"sqlite:///{self.database}",
-            # Edited DAGs are seen within seconds.
+            # Airflow sees edited DAGs within seconds.
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": 5,
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": 5,
-            # As long may a task's supervisor take to see that the task has ended, and to be done itself.
+            # The supervisor of a task needs this long to see that the task has ended, and then ends itself.
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": 1,
             "LUMA_LOCAL_AIRFLOW": self._mark,
         }
@@ -126,7 +126,7 @@ class LocalAirflow:
         return inherited | {name: str(value) for name, value in options.items()}
 
     def migrate(self) -> None:
-        """Make the database, unless it is there: this takes Airflow some five seconds."""
+        """Create the database if it does not exist, which takes five seconds."""
         self.home.mkdir(parents=True, exist_ok=True)
         (self.home / "passwords.json").write_text(json.dumps({USER: PASSWORD}) + "\n")
         if self._env[DATABASE] != f"sqlite:///{self.database}":
@@ -134,14 +134,14 @@ class LocalAirflow:
             return
         if self.database.exists():
             return
-        # Moved into place when complete, so that an interrupted one is not mistaken for a database.
+        # Rename it when it is complete, so that an interrupted setup does not leave half a database.
         unfinished = self.database.with_suffix(".unfinished")
         unfinished.unlink(missing_ok=True)
         self.command("db", "migrate", env={DATABASE: f"sqlite:///{unfinished}"})
         unfinished.rename(self.database)
 
     def start(self) -> None:
-        """Start every component and return when all of them are healthy."""
+        """Start all components and return when they are healthy."""
         self.migrate()
         try:
             for component in self.components:
@@ -152,14 +152,14 @@ class LocalAirflow:
             raise
 
     def check_alive(self) -> None:
-        """Raise a ``RuntimeError`` when a component has ended by itself."""
+        """Raise a ``RuntimeError`` if a component has ended unexpectedly."""
         for component, leader in self.sessions.items():
             if leader.poll() is not None:
                 msg = f"{component} ended with exit code {leader.returncode}\n{self.log_tails()}"
                 raise RuntimeError(msg)
 
     def healthy(self) -> bool:
-        """Say whether the API server answers, and that there is a scheduler, a dag processor and a triggerer."""
+        """Return whether the API server answers and reports a healthy scheduler, dag processor and triggerer."""
         self.check_alive()
         answer = requests.get(f"{self.url}/api/v2/monitor/health", timeout=10)
         answer.raise_for_status()
@@ -169,12 +169,12 @@ class LocalAirflow:
 
     def stop(self, patience: float = 3) -> None:
         """
-        End every process started here, and those that they started.
+        End all processes started here, and their children.
 
-        :param patience: seconds for the components to end by themselves, of which only running tasks need many.
+        :param patience: seconds for the components to end before they are killed. Only running tasks need many.
         """
-        # Not to the whole session: a worker that dies while it holds the lock on the scheduler's queue keeps the
-        # others, and so the scheduler, waiting for ever.
+        # Signal the leaders only. If a worker died while it holds the lock on the scheduler's queue, the other workers
+        # and the scheduler would wait for ever.
         for leader in self.sessions.values():
             leader.terminate()
         give_up = time.monotonic() + patience
@@ -190,7 +190,7 @@ class LocalAirflow:
         self.sessions.clear()
 
     def kill(self, name: str) -> None:
-        """SIGKILL a component with all it has forked: with the scheduler die all running tasks."""
+        """SIGKILL a component and all processes that it forked. With the scheduler, all running tasks die."""
         leader = self.sessions.pop(name)
         for process in self.processes(leader.pid):
             with suppress(psutil.NoSuchProcess):
@@ -198,19 +198,19 @@ class LocalAirflow:
         leader.wait()
 
     def restart(self, component: str) -> None:
-        """Start a component, after killing the one that runs; does not wait until it is ready."""
+        """Start a component, and kill it before if it runs; does not wait until it is ready."""
         if component in self.sessions:
             self.kill(component)
         with (self.home / f"{component}.log").open("ab") as log:
             self.spawn(component, *self.components[component], stdout=log, stderr=subprocess.STDOUT)
 
     def spawn(self, name: str, *args: str, **popen: Any) -> subprocess.Popen[bytes]:
-        """Run an ``airflow`` command in a session of its own, which :meth:`stop` ends."""
+        """Start an ``airflow`` command in its own session. :meth:`stop` ends it."""
         command = [self.python, "-m", "airflow", *args]
         env = self._env
         if env[DATABASE].startswith("sqlite") and args[0] != "api-server":
             env = {**env, DATABASE: f"{env[DATABASE]}?timeout={PATIENCE}"}
-        # From its home, as `-m` lets a Python import whatever is in the folder that it is started from.
+        # Start it in its home: with `-m`, Python can import all modules in the current folder.
         leader = subprocess.Popen(
             command, cwd=self.home, env=env, stdin=subprocess.DEVNULL, start_new_session=True, **popen
         )
@@ -219,7 +219,7 @@ class LocalAirflow:
         return leader
 
     def command(self, *args: str, env: Mapping[str, str] | None = None) -> str:
-        """Run an ``airflow`` command to its end and return what it printed."""
+        """Run an ``airflow`` command and return its output."""
         done = subprocess.run(
             [self.python, "-m", "airflow", *args],
             cwd=self.home,
@@ -234,13 +234,13 @@ class LocalAirflow:
         return done.stdout
 
     def processes(self, session: int | None = None) -> list[psutil.Process]:
-        """Return the living processes of one session, or of all that was started here."""
+        """Return the living processes of one session, or of all processes started here."""
         sessions = {session} if session else self._session_ids
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                # The mark finds what made itself a session, as Bash tasks do. The session finds the task
-                # processes, whose environment only root may read.
+                # The mark finds processes with a new session, such as those of Bash tasks. The session finds processes
+                # of tasks, whose environment only root may read.
                 ours = os.getsid(process.pid) in sessions or (
                     session is None and process.environ().get("LUMA_LOCAL_AIRFLOW") == self._mark
                 )
@@ -249,7 +249,7 @@ class LocalAirflow:
         return found
 
     def api_token(self) -> str:
-        """Return a token of Airflow's API, for the one user there is."""
+        """Return a token of Airflow's API for the only user."""
         if not self._token:
             login = {"username": USER, "password": PASSWORD}
             answer = requests.post(f"{self.url}/auth/token", json=login, timeout=30)
@@ -259,11 +259,12 @@ class LocalAirflow:
 
     def api(self, method: str, path: str, *, json: Any = None, params: Any = None) -> Any:
         """
-        Call Airflow's REST API, `path` being what follows ``/api/v2/``, and return its JSON.
+        Call Airflow's REST API and return its JSON; retry while SQLite is locked.
 
-        A change that SQLite refused is asked for again: Airflow writes its audit log on the API server's event loop,
-        and when another request, not yet committed, needs that loop, each waits for the other until SQLite gives the
-        log up after 5 s, and the change with it.
+        Airflow writes its audit log on the API server's event loop. If another request that is not yet committed needs
+        that loop, each waits for the other, until SQLite drops the log and the change after 5 seconds.
+
+        :param path: the part of the URL after ``/api/v2/``.
         """
         for _ in range(5):
             answer = requests.request(
@@ -282,7 +283,7 @@ class LocalAirflow:
         return answer.json() if answer.content else None
 
     def add_connection(self, connection_id: str, **fields: Any) -> None:
-        """Store a connection in the database, in place of one of that name; fields as in the REST API."""
+        """Store a connection in the database, or replace it; the fields are those of the REST API."""
         connection = {"connection_id": connection_id, **fields}
         action = {"action": "create", "action_on_existence": "overwrite", "entities": [connection]}
         outcome = self.api("PATCH", "connections", json={"actions": [action]})
@@ -291,10 +292,10 @@ class LocalAirflow:
 
     def wait_for(self, probe: Callable[[], T], timeout: float = 60, every: float = 0.25) -> T:
         """
-        Return what the probe returns as soon as that is true.
+        Call the probe until it returns a true value, and return that value.
 
-        :param probe: what to call; an ``OSError``, as `requests` raises them, means not yet.
-        :param timeout: seconds until a ``TimeoutError`` with the last answer and the ends of the logs.
+        :param probe: a function; an ``OSError``, such as the errors of `requests`, means "not yet".
+        :param timeout: seconds until a ``TimeoutError``, which contains the last answer and the ends of the logs.
         :param every: seconds between two calls.
         """
         give_up = time.monotonic() + timeout
@@ -311,7 +312,7 @@ class LocalAirflow:
             time.sleep(every)
 
     def log_tails(self, lines: int = 15) -> str:
-        """Return the last lines of every component's log."""
+        """Return the last lines of each component's log."""
         tails = []
         for path in sorted(self.home.glob("*.log")):
             tail = path.read_text(errors="replace").splitlines()[-lines:]
@@ -325,22 +326,22 @@ def _airflow_version(python: str) -> str:
 
 
 def free_port(wanted: int = 0) -> int:
-    """Return the wanted port when nothing listens on it, else any free one."""
+    """Return the wanted port if it is free, else any free port."""
     for port in (wanted, 0):
         with socket.socket() as probe, suppress(OSError):
-            # Without this, a port counts as taken for a minute after the last Airflow has left it.
+            # Without this option, a port stays taken for a minute after the last Airflow has ended.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
-    raise OSError("no free port on 127.0.0.1")
+    raise OSError("There is no free port on 127.0.0.1")
 
 
 def run_until_interrupted(main: Callable[[], None]) -> None:
-    """Run a command; Ctrl-C, or its terminal going away, lets it clean up and ends it without a traceback."""
+    """Run a command. If you press Ctrl-C or close the terminal, it cleans up and ends without a traceback."""
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(*_: object) -> None:
-        # A second Ctrl-C would stop the cleaning up.
+        # A second Ctrl-C would interrupt the clean-up.
         for signum in signals:
             signal.signal(signum, signal.SIG_IGN)
         print("\nStopping …", flush=True)
@@ -351,7 +352,7 @@ def run_until_interrupted(main: Callable[[], None]) -> None:
     try:
         main()
     except KeyboardInterrupt:
-        # What was wished, and so no error for `make` to report.
+        # The user asked for this, so `make` must not report an error.
         sys.exit(0)
     except (RuntimeError, TimeoutError) as error:
         sys.exit(f"\n{error}")

@@ -1,4 +1,4 @@
-"""`make airflow`: a whole Airflow with its UI, next to a gateway on this machine."""
+"""`make airflow`: run Airflow with its UI next to the sandbox."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dev.local_airflow import (
 
 
 def main() -> None:
-    """Start everything, say where it is, and keep it running."""
+    """Start Airflow and the sandbox, print their addresses, and keep them running."""
     with Sandbox(port=free_port(8787), token=TOKEN, seconds=8) as sandbox:
         airflow = LocalAirflow(HOME / "ui", EXAMPLE_DAGS, port=8080)
         print("Starting Airflow (half a minute) …", flush=True)
@@ -28,12 +28,12 @@ def main() -> None:
                 f"""
 Airflow      {airflow.url}  (log in as {USER}, password {PASSWORD})
 First DAG    {airflow.url}/dags/example_luma_archive  (press Trigger)
-Sandbox      {sandbox.url}/sandbox  (what was submitted and charged)
-Connection   luma_default leads to the sandbox
-DAG files    {EXAMPLE_DAGS}  (edits show within seconds)
+Sandbox      {sandbox.url}/sandbox  (all submissions and charges)
+Connection   luma_default points to the sandbox
+DAG files    {EXAMPLE_DAGS}  (Airflow sees edits within seconds)
 Logs         {airflow.home}/*.log
 
-Ctrl-C stops it all.""",
+Ctrl-C stops everything.""",
                 flush=True,
             )
             while True:

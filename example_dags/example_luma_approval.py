@@ -1,4 +1,4 @@
-"""A person looks at a clip in Airflow's UI before it is extended and stored (Airflow 3.1 and later)."""
+"""Generate a video, and extend and store it after a person has approved it in Airflow's UI (Airflow 3.1 and later)."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from airflow_provider_luma.operators.luma import (
     doc_md=__doc__,
 )
 def example_luma_approval():
-    # At the top of the file, this would stop the whole DAG processor of an Airflow 3.0.
+    # Imported here, because an import at the top would stop the DAG processor of Airflow 3.0.
     from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-    clip = LumaGenerateVideoOperator(
-        task_id="clip", user_prompt="The sun rises over misty hills", wait_for_completion=True
+    generate = LumaGenerateVideoOperator(
+        task_id="generate", user_prompt="The sun rises over misty hills", wait_for_completion=True
     )
     approve = ApprovalOperator(
         task_id="approve",
-        subject="Extend this clip, and store it?",
-        body="[Watch it]({{ ti.xcom_pull('clip', key='generation')['video_url'] }}). Rejecting it costs nothing more.",
+        subject="Extend and store this video?",
+        body="[Watch it]({{ ti.xcom_pull('generate', key='generation')['video_url'] }}). Only an approval costs more.",
     )
-    longer = LumaExtendVideoOperator(
-        task_id="longer",
-        generation_id=clip.output,
+    extend = LumaExtendVideoOperator(
+        task_id="extend",
+        generation_id=generate.output,
         user_prompt="The mist clears and birds take off",
         wait_for_completion=True,
     )
     download = LumaDownloadVideoOperator(
-        task_id="download", generation=longer.output, destination="{{ params.folder }}"
+        task_id="download", generation=extend.output, destination="{{ params.folder }}"
     )
-    clip >> approve >> longer >> download
+    generate >> approve >> extend >> download
 
 
 example_luma_approval()

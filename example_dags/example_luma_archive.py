@@ -1,4 +1,4 @@
-"""A video into a folder of your own: submit, wait, store. The folder is a param, on disk or in an object store."""
+"""Submit, wait, and store the video in a folder of yours. The folder is a param: on disk or in an object store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def example_luma_archive():
         task_id="download",
         generation=wait.output,
         destination="{{ params.folder }}",
-        # Whoever is scheduled by this asset, such as example_luma_asset_scheduled, runs when the video is there.
+        # DAGs scheduled by this asset, such as example_luma_asset_scheduled, run when the video is stored.
         outlets=[Asset("luma_videos")],
     )
 

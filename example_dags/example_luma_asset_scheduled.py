@@ -1,4 +1,4 @@
-"""Runs whenever another DAG, such as example_luma_archive, has stored a video, and gets its URI."""
+"""Run each time another DAG, such as example_luma_archive, has stored a video, and get the video's URI."""
 
 from __future__ import annotations
 

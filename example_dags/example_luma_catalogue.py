@@ -1,4 +1,4 @@
-"""A table of products becomes a video of each, stored, and a manifest of what was made."""
+"""Make and store a video of each product in a table, and write a manifest of the videos."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow_provider_luma.sensors.luma import LumaGenerationSensor
 def example_luma_catalogue():
     @task
     def products() -> list[dict]:
-        """Read the table, here of three rows; yours is in a database."""
+        """Return the rows of the table. Replace this with a query of your database."""
         return [
             {"sku": "B-1", "name": "paper boat", "place": "a puddle"},
             {"sku": "L-7", "name": "lantern", "place": "misty hills at sunrise"},
@@ -39,7 +39,7 @@ def example_luma_catalogue():
 
     @task
     def manifest(rows: list[dict], videos: list[str], params=None, run_id=None) -> str:
-        """Write down which video is whose, beside the videos."""
+        """Write the path of each product's video into a file next to the videos."""
         path = ObjectStoragePath(params["folder"]) / run_id.replace(":", "-") / "manifest.json"
         made = [{**row, "video": video} for row, video in zip(rows, videos, strict=True)]
         path.write_text(json.dumps(made, indent=2))

@@ -1,4 +1,4 @@
-"""One task that submits a generation and waits for it in the triggerer, without holding a worker."""
+"""Submit a generation and wait for it in the triggerer, in one task that occupies no worker while it waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clip, and two extensions of it, each beginning where the one before ended."""
+"""Generate a video and extend it twice. Each extension begins at the end of the video before."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGe
     doc_md=__doc__,
 )
 def example_luma_extend():
-    opening = LumaGenerateVideoOperator(task_id="opening", user_prompt="Northern lights begin to glow over a lake")
-    middle = LumaExtendVideoOperator(
-        task_id="middle",
-        generation_id=opening.output,
+    generate = LumaGenerateVideoOperator(task_id="generate", user_prompt="Northern lights begin to glow over a lake")
+    extend = LumaExtendVideoOperator(
+        task_id="extend",
+        generation_id=generate.output,
         user_prompt="The lights grow brighter and sweep across the sky",
     )
     LumaExtendVideoOperator(
-        task_id="ending",
-        generation_id=middle.output,
+        task_id="extend_again",
+        generation_id=extend.output,
         user_prompt="The lights fade, and the first stars of the morning appear",
     )
 

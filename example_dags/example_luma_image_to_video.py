@@ -1,4 +1,4 @@
-"""An image that one task makes and stores becomes the first frame of a video in the next."""
+"""Make and store an image in one task, and use it as the first frame of a video in the next."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def example_luma_image_to_video():
         path.write_bytes(evening_sky(640, 360))
         return str(path)
 
-    animate = LumaGenerateVideoOperator(
-        task_id="animate",
+    generate = LumaGenerateVideoOperator(
+        task_id="generate",
         user_prompt="The sun sets and the first stars come out",
         image_url=paint(),
         wait_for_completion=True,
         deferrable=True,
     )
-    LumaDownloadVideoOperator(task_id="download", generation=animate.output, destination="{{ params.folder }}")
+    LumaDownloadVideoOperator(task_id="download", generation=generate.output, destination="{{ params.folder }}")
 
 
 def evening_sky(width: int, height: int) -> bytes:
-    """Return a PNG; your own tasks will have a library for that."""
+    """Return a PNG. In your tasks, use a library for images instead."""
     rows = b"".join(
         b"\0" + bytes((30 + 200 * y // height, 40 + 90 * y // height, 110 - 60 * y // height)) * width
         for y in range(height)

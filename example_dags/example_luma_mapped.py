@@ -1,4 +1,4 @@
-"""One mapped task for each prompt in a list, which a run may bring; the grid shows the prompt in place of a number."""
+"""Make a video for each prompt in a list, in mapped tasks. Airflow's grid shows the prompts instead of numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shortest way to a video: submit a generation in one task, wait for it in the next."""
+"""Submit a generation in one task and wait for it in the next: the shortest way to a video."""
 
 from __future__ import annotations
 

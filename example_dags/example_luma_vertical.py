@@ -1,4 +1,4 @@
-"""A vertical video of ten seconds, as phones show it, out of words alone."""
+"""Make a vertical video of ten seconds, for phones, from a prompt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def example_luma_vertical():
         task_id="generate",
         user_prompt="{{ params.prompt }}",
         aspect_ratio="9:16",
-        # With Luma's own key, ten seconds take neither image_url nor image_end_url.
+        # Luma's own API accepts no image_url and no image_end_url for ten seconds.
         duration="10s",
         resolution="720p",
         wait_for_completion=True,

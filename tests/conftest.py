@@ -1,4 +1,4 @@
-"""Give every test an Airflow home of its own, before anything imports Airflow."""
+"""Set up an empty Airflow home for the tests before anything imports Airflow."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ pytest_plugins = ["pytester", "airflow_provider_luma.pytest_plugin"]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of what this Airflow is too old for: the documentation's table of versions has them."""
-    # A pre-release has what its release will have.
+    """Deselect the tests marked `since` with a later Airflow. The docs list these features by version."""
+    # A pre-release has the features of its release.
     airflow = Version(Version(version("apache-airflow")).base_version)
     too_new = {one for one in items for mark in one.iter_markers("since") if Version(mark.args[0]) > airflow}
     config.hook.pytest_deselected(items=too_new)
     items[:] = [one for one in items if one not in too_new]
 
 
-# A slow machine is no failure.
+# A slow machine must not fail a test.
 settings.register_profile("luma", deadline=None)
 settings.load_profile("luma")

@@ -1,4 +1,4 @@
-"""Luma over HTTP, without Airflow."""
+"""Luma over HTTP; this package imports no Airflow."""
 
 from airflow_provider_luma.api.client import LumaClient as LumaClient
 from airflow_provider_luma.api.errors import LumaAmbiguousSubmission as LumaAmbiguousSubmission

@@ -1,42 +1,41 @@
-"""Why a host cannot be reached, in one sentence that says what to do."""
+"""Explain in one sentence why a host cannot be reached, and what to do."""
 
 from __future__ import annotations
 
+import re
 import socket
 
 
 def unreachable(error: BaseException, where: str) -> str:
     """
-    Return what an exception of `requests`, or of the socket below it, means.
+    Explain an exception of `requests`, or of the socket below it.
 
-    :param error: what was raised while something was sent or received.
-    :param where: whose host it is, as it may be shown.
+    :param error: the exception.
+    :param where: the URL to show.
     """
     from requests import exceptions
+    from requests.utils import get_environ_proxies, select_proxy
 
     chain = [error]
-    # What requests raises wraps what urllib3 raises, which wraps what the socket raised.
+    # requests wraps the exception of urllib3, which wraps the exception of the socket.
     while below := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(below)
-    what = str(chain[-1])[:200].rstrip(".") or type(chain[-1]).__name__
-    untrusted = "CERTIFICATE_VERIFY_FAILED" in what
-    reasons: tuple[tuple[type[BaseException], str], ...] = (
-        (
-            exceptions.ProxyError,
-            f"the proxy on the way to {where} fails ({what}); check HTTPS_PROXY, HTTP_PROXY and NO_PROXY where "
-            "Airflow runs",
-        ),
-        (
-            exceptions.SSLError,
-            f"{where} shows a certificate that is not trusted here ({what}); check the host, or set the connection's "
-            "extra 'verify' to the path of its CA's bundle"
-            if untrusted
-            else f"{where} does not speak TLS ({what}); check whether it is http:// rather than https://",
-        ),
-        (socket.gaierror, f"the host name in {where} does not resolve; check the host, and DNS"),
-        (exceptions.ConnectTimeout, f"{where} cannot be reached in time; check the host, firewall and proxy"),
-        (TimeoutError, f"{where} gave no answer in time; try again, or raise the timeout"),
-        (ConnectionRefusedError, f"{where} refuses connections ({what}); check host and port, and that it runs"),
-        (BaseException, f"the connection to {where} broke ({what}); check host and port, firewall and proxy"),
-    )
-    return next(reason for kind, reason in reasons if any(isinstance(one, kind) for one in chain))
+    invalid = isinstance(error, exceptions.InvalidURL)
+    why = "invalid URL" if invalid else str(chain[-1])[:200].rstrip(".") or type(chain[-1]).__name__
+    # Only the host of the proxy: the rest of its URL, which an InvalidURL repeats, may contain a password.
+    proxy = re.split("@|://", select_proxy(where, get_environ_proxies(where)) or "")[-1]
+    chain += [exceptions.ProxyError()] if invalid and proxy else []
+    reasons: dict[type[BaseException], str] = {
+        exceptions.ProxyError: f"the proxy on the way to {where} fails ({proxy}: {why}); check HTTPS_PROXY, HTTP_PROXY "
+        "and NO_PROXY on the machine that runs Airflow",
+        exceptions.SSLError: f"the certificate of {where} is not trusted ({why}); check the host, or set the "
+        "connection's extra 'verify', or REQUESTS_CA_BUNDLE, to the path of its CA bundle"
+        if "CERTIFICATE_VERIFY_FAILED" in why
+        else f"{where} does not speak TLS ({why}); check whether the URL must begin with http://, not https://",
+        socket.gaierror: f"the host name in {where} does not resolve; check the host, and DNS",
+        exceptions.ConnectTimeout: f"connecting to {where} timed out; check the host, firewall and proxy",
+        TimeoutError: f"{where} gave no answer in time; try again, or raise the timeout",
+        ConnectionRefusedError: f"{where} refuses connections ({why}); check host and port, and that it runs",
+        BaseException: f"the connection to {where} broke ({why}); check host and port, firewall and proxy",
+    }
+    return next(reason for kind, reason in reasons.items() if any(isinstance(one, kind) for one in chain))

@@ -1,14 +1,15 @@
-"""Fetching a finished file from the CDN: whole, resumed where it was cut, and never with the token."""
+"""Download a finished file from the CDN: complete, resumed after a cut, and without the token."""
 
 from __future__ import annotations
 
-import hashlib
+import gzip
 import logging
-import re
 import time
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from airflow_provider_luma import __version__
@@ -22,6 +23,7 @@ from airflow_provider_luma.api.errors import (
     LumaServerError,
 )
 from airflow_provider_luma.api.retry import backoff, parse_retry_after
+from airflow_provider_luma.api.transfer import DownloadResult, Transfer, is_compressed
 from airflow_provider_luma.api.url import redact_uri
 
 if TYPE_CHECKING:
@@ -29,35 +31,18 @@ if TYPE_CHECKING:
 
     import requests
 
+    from airflow_provider_luma.api.transfer import Target
+
 log = logging.getLogger(__name__)
 
 USER_AGENT = f"airflow-provider-luma/{__version__}"
 CHUNK = 1024 * 1024
 REDIRECTS = 5
-TRIES = 8
-"""So many failures in a row, without a new byte, end a download: about a minute."""
+START = 512
+"""Bytes to wait for before the first look at a file; a connection may bring the first byte alone."""
 
-PROGRESS_INTERVAL = 10.0
-"""Seconds between two lines of the log that say how far a download has come."""
-
-
-class Target(Protocol):
-    """What a file is written to."""
-
-    def write(self, data: bytes) -> object:
-        """Append bytes."""
-
-    def restart(self) -> None:
-        """Discard all that was written."""
-
-
-@dataclass(frozen=True)
-class DownloadResult:
-    """A file's size in bytes, its SHA-256 in hexadecimal (None where it was not fetched), and its content type."""
-
-    size: int
-    sha256: str | None
-    content_type: str
+PATIENCE = 60.0
+"""Give up before the pauses since the last new byte become longer than this, in seconds."""
 
 
 @dataclass
@@ -65,102 +50,109 @@ class Download:
     """
     One file on a CDN.
 
-    Only http and https, and no address of a private network, on this host or on one that it redirects to: a URL comes
-    from outside, and must not make a worker contact what only a worker can reach.
+    Only http and https URLs are requested, and no host in a private network. This also holds for redirects: a URL from
+    outside must not make a worker contact hosts that only the worker can reach. The host and port of ``api_url`` are
+    exempt if all addresses of that host are private when the object is created.
 
-    :param url: where it is.
-    :param fresh_url: returns another URL when this one is refused, as expired ones are.
-    :param api_host: the one host name that may be on a private network.
-    :param timeout: seconds to wait for the next bytes.
-    :param verify: whether to check the TLS certificate of ``api_host``, or a CA bundle to check it against; all
-        others are checked as `requests` does by default.
+    :param url: the file's URL.
+    :param fresh_url: returns a new URL; called after the CDN refused the old one.
+    :param api_url: the URL of the API that the connection points to.
+    :param timeout: seconds to wait for a connection (10 at most), for all headers of an answer, and for the next bytes.
+    :param verify: True, False or the path of a CA bundle: how to check the TLS certificate of the API's host and port.
+        The certificates of other hosts are always checked; a bundle is trusted in addition to the default one.
     """
 
     url: str
     fresh_url: Callable[[], str]
-    api_host: str
+    api_url: str
     timeout: float = 30.0
     verify: bool | str = True
 
-    def copy_to(self, target: Target, wanted: Callable[[int], bool] | None = None) -> DownloadResult:
-        """
-        Fetch the file into the target, and check that it is whole.
+    def __post_init__(self) -> None:
+        from airflow_provider_luma.api.guard import is_private
 
-        :param wanted: is given the size in bytes before anything is written; if it returns False, nothing is.
-        :raises LumaNotFound: the URL is refused, and so are fresh ones.
-        :raises LumaInvalidRequest: the URL leads where it must not.
-        :raises LumaError: it could not be fetched.
+        self._api_is_private = is_private(urlsplit(self.api_url).hostname or "")
+
+    def copy_to(self, target: Target, wanted: Callable[[int | None], bool] | None = None) -> DownloadResult:
         """
-        transfer = _Transfer(target)
-        failures, reached = 0, 0
+        Download the complete file into the target.
+
+        :param wanted: called before anything is written with the size in bytes, or None if the CDN does not announce
+            it; return False to skip the download.
+        :raises LumaNotFound: the CDN refused the URL and its replacements.
+        :raises LumaInvalidRequest: the URL is invalid, or its host is in a private network.
+        :raises LumaError: the download failed.
+        """
+        transfer = Transfer(target)
+        failures, paused, reached = 0, 0.0, 0
         while True:
             try:
                 return self._fetch(transfer, wanted)
             except (LumaConnectionError, LumaRateLimited, LumaServerError, LumaNotFound) as error:
                 if transfer.received > reached:
-                    failures, reached = 0, transfer.received
-                if failures == TRIES - 1:
-                    raise
+                    failures, paused, reached = 0, 0.0, transfer.received
                 if error.status == 416:
-                    # The CDN has no byte from here on: it is another file now.
+                    # The file is shorter now, so it is a different file.
                     transfer.restart()
                 seconds = backoff(0.5, failures, error.retry_after, longest=15.0)
-                failures += 1
+                failures, paused = failures + 1, paused + seconds
+                if paused > PATIENCE:
+                    raise
                 log.info("%s Trying again in %.1f s.", error, seconds)
                 time.sleep(seconds)
                 if isinstance(error, LumaNotFound):
-                    log.info("Getting a fresh URL from the API.")
                     self.url = self.fresh_url()
 
-    def _fetch(self, transfer: _Transfer, wanted: Callable[[int], bool] | None) -> DownloadResult:
-        """Fetch what is missing, or all of it where the CDN cannot send a part."""
+    def _fetch(self, transfer: Transfer, wanted: Callable[[int | None], bool] | None) -> DownloadResult:
+        """Request the missing bytes once and write them."""
         with self._answer(transfer.range_headers()) as answer:
             transfer.begin(answer)
             for part in _parts(answer):
                 if not transfer.received:
-                    _refuse_page(answer, part)
-                    if wanted and not wanted(transfer.total):
-                        return DownloadResult(transfer.total, None, transfer.content_type)
+                    transfer.refuse_page(part)
+                    if wanted and not wanted(transfer.size):
+                        return DownloadResult(transfer.size or 0, None, transfer.content_type)
                 transfer.write(part)
         return transfer.result()
 
     @contextmanager
     def _answer(self, headers: dict[str, str]) -> Iterator[requests.Response]:
-        """Send one request, follow redirects, and give the answer if it brings a file."""
+        """Send the request, follow redirects, and yield the answer with the file."""
         import requests
 
         url = self.url
         for _ in range(REDIRECTS + 1):
             with requests.Session() as session, self._get(session, url, headers) as answer:
-                if not answer.is_redirect:
+                with _translate_errors(url):
+                    location = session.get_redirect_target(answer)
+                    url = urljoin(url, location or "")
+                if location is None:
                     _check_status(answer)
                     yield answer
                     return
-                with _translate_errors(url):
-                    url = urljoin(url, answer.headers["Location"])
         raise LumaServerError(f"{redact_uri(self.url)} redirects more than {REDIRECTS} times.")
 
     def _get(self, session: requests.Session, url: str, headers: dict[str, str]) -> requests.Response:
         import requests
 
         from airflow_provider_luma.api.guard import guard
+        from airflow_provider_luma.api.timed import TimedAdapter
 
         with _translate_errors(url):
-            # As it will be sent: what comes before a backslash, say, is another host to one parser than to the next.
+            # Check the URL that will be sent: parsers disagree on the host of a URL that contains a backslash.
             url = requests.Request("GET", url).prepare().url or ""
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise LumaInvalidRequest(
-                    f"A file's URL must be http or https, not {parts.scheme}. Nothing was fetched."
-                )
-            # Keeps requests from sending a password out of a .netrc file.
+            scheme, origin = urlsplit(url).scheme, _origin(url)
+            if scheme not in ("http", "https") or not origin[0]:
+                raise LumaInvalidRequest(f"The URL of the file must be http or https, got {scheme}.")
+            # Otherwise requests would send a password from a .netrc file.
             session.auth = lambda request: request
-            is_api = parts.hostname == self.api_host
-            if not is_api:
-                guard(session, url, parts.hostname)
+            is_api = origin == _origin(self.api_url)
+            checks = [] if is_api and self._api_is_private else guard(url)
+            bundle = self.verify if isinstance(self.verify, str) and not is_api else None
+            session.mount(f"{scheme}://", TimedAdapter(*checks, bundle=bundle))
             return session.get(
                 url,
-                # Without "identity", the length would be that of a compressed file.
+                # A compressed answer would have another length than the file.
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers},
                 timeout=(min(10.0, self.timeout), self.timeout),
                 verify=self.verify if is_api else None,
@@ -169,124 +161,43 @@ class Download:
             )
 
 
-class _Transfer:
-    """How far a file has come, over as many connections as that takes."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._where = ""
-        self._reset()
-
-    def _reset(self) -> None:
-        self.received = 0
-        self.total = -1
-        self.content_type = ""
-        self._sha256 = hashlib.sha256()
-        self._validator: str | None = None
-        self._logged_at = time.monotonic()
-
-    def range_headers(self) -> dict[str, str]:
-        """Return the headers that request what is missing, if the file is still the one that was begun."""
-        if not self.received:
-            return {}
-        headers = {"Range": f"bytes={self.received}-"}
-        if self._validator:
-            headers["If-Range"] = self._validator
-        return headers
-
-    def begin(self, answer: requests.Response) -> None:
-        """Read what an answer's headers say of the file."""
-        self._where = redact_uri(answer.url)
-        if answer.status_code == 206:
-            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
-            if found and (int(found[1]), int(found[2])) == (self.received, self.total):
-                log.info("Resuming after %s bytes.", f"{self.received:,}")
-                return
-            self.restart()
-            raise LumaServerError(f"{self._where}: sent another part of the file than was requested.")
-        if self.received:
-            log.info("Starting over: the file has changed, or the CDN cannot send a part of it.")
-            self.restart()
-        self.total = _length(answer)
-        self.content_type = _content_type(answer)
-        etag = answer.headers.get("ETag", "")
-        # A weak ETag (W/"...") promises the same meaning, not the same bytes.
-        self._validator = etag if etag.startswith('"') else answer.headers.get("Last-Modified")
-
-    def write(self, part: bytes) -> None:
-        """Write the next bytes."""
-        if self.received + len(part) > self.total:
-            total = self.total
-            self.restart()
-            raise LumaServerError(f"{self._where}: sent more than the {total:,} bytes that it had announced.")
-        self._target.write(part)
-        self._sha256.update(part)
-        self.received += len(part)
-        now = time.monotonic()
-        if now - self._logged_at >= PROGRESS_INTERVAL and self.received < self.total:
-            self._logged_at = now
-            log.info("%d %% of %s bytes.", 100 * self.received // self.total, f"{self.total:,}")
-
-    def result(self) -> DownloadResult:
-        """Return what was fetched; raise LumaConnectionError unless it is whole."""
-        if self.received < self.total:
-            raise LumaConnectionError(f"{self._where}: cut after {self.received:,} of {self.total:,} bytes.")
-        return DownloadResult(self.received, self._sha256.hexdigest(), self.content_type)
-
-    def restart(self) -> None:
-        """Discard all that came."""
-        self._target.restart()
-        self._reset()
+def _origin(url: str) -> tuple[str | None, int]:
+    """Return the host and port of a URL."""
+    parts = urlsplit(url)
+    return parts.hostname, parts.port or {"http": 80}.get(parts.scheme, 443)
 
 
 def _parts(answer: requests.Response) -> Iterator[bytes]:
-    # As they come: what `read` has gathered when a connection is cut would be lost. urllib3 1 has no `read1`.
+    """Yield the bytes as they arrive: `read` would lose its buffer if the connection breaks."""
+    # urllib3 1 has no `read1`.
     read = getattr(answer.raw, "read1", answer.raw.read)
-    while True:
-        with _translate_errors(answer.url):
-            part = read(CHUNK, decode_content=False)
-        if not part:
-            return
-        yield part
+    if is_compressed(answer):
+        read = gzip.GzipFile(fileobj=SimpleNamespace(read=read)).read1
+    start = b""
+    with _translate_errors(answer.url):
+        while len(start) < START and (part := read(CHUNK)):
+            start += part
+        while start:
+            yield start
+            start = read(CHUNK)
 
 
 def _check_status(answer: requests.Response) -> None:
-    """Raise the error that an answer means that brings no file."""
+    """Raise an error for an answer that does not contain a file."""
     status, where = answer.status_code, redact_uri(answer.url)
     if status in (200, 206):
         return
-    retry_after = parse_retry_after(answer.headers.get("Retry-After"))
-    if status == 429:
-        raise LumaRateLimited(f"{where}: HTTP 429, too many requests.", status=status, retry_after=retry_after)
-    if not 400 <= status < 500 or status in (408, 416, 425):
-        raise LumaServerError(f"{where}: HTTP {status}.", status=status, retry_after=retry_after)
-    # Each CDN has a status of its own for an expired URL.
-    raise LumaNotFound(f"{where}: HTTP {status}, the URL has expired, or the file is gone.", status=status)
-
-
-def _refuse_page(answer: requests.Response, start: bytes) -> None:
-    """Raise LumaServerError for a page or a message in place of a video or an image."""
-    kind = _content_type(answer).lower()
-    first = start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    if kind.startswith("text/") or kind.endswith(("json", "xml")) or first in (b"<", b"{", b"["):
-        raise LumaServerError(f"{redact_uri(answer.url)}: answered with a page ({kind}) in place of the file.")
-
-
-def _length(answer: requests.Response) -> int:
-    """Return the file's length in bytes; without one, a file could be cut and look whole."""
-    length, where = answer.headers.get("Content-Length", ""), redact_uri(answer.url)
-    if answer.headers.get("Content-Encoding", "identity") != "identity" or not length.isdecimal() or not int(length):
-        raise LumaServerError(f"{where}: does not say how long the file is, or says 0: it may be cut.")
-    return int(length)
-
-
-def _content_type(answer: requests.Response) -> str:
-    return str(answer.headers.get("Content-Type", "")).partition(";")[0].strip() or "application/octet-stream"
+    if not 400 <= status < 500 or status in (408, 416, 425, 429):
+        retry_after = parse_retry_after(answer.headers.get("Retry-After"))
+        kind = LumaRateLimited if status == 429 else LumaServerError
+        raise kind(f"{where}: the CDN answered with HTTP {status}.", status=status, retry_after=retry_after)
+    # CDNs use different statuses for an expired URL.
+    raise LumaNotFound(f"{where}: HTTP {status}. The URL has expired, or the file was deleted.", status=status)
 
 
 @contextmanager
 def _translate_errors(url: str) -> Iterator[None]:
-    """Turn what `requests` raises into this package's errors, which hold no query of a URL."""
+    """Turn errors of `requests` into errors of this package, without the query of the URL."""
     import requests
     import urllib3
 
@@ -294,7 +205,7 @@ def _translate_errors(url: str) -> Iterator[None]:
         yield
     except LumaError:
         raise
-    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise LumaConnectionError(f"The file was not fetched: {unreachable(error, redact_uri(url))}.") from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, EOFError, zlib.error) as error:
+        raise LumaConnectionError(f"The download failed: {unreachable(error, redact_uri(url))}.") from None
     except ValueError:
-        raise LumaInvalidRequest(f"{redact_uri(url)}: invalid URL. Nothing was fetched.") from None
+        raise LumaInvalidRequest(f"The URL of the file is invalid: {redact_uri(url)}") from None

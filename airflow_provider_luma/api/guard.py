@@ -1,96 +1,86 @@
-"""Keeping a request whose URL came from outside out of private networks."""
+"""Keep requests to URLs from outside away from private networks."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from urllib.parse import urlsplit
 
-import urllib3
-from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
-from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from airflow_provider_luma.api.errors import LumaInvalidRequest
 
-if TYPE_CHECKING:
-    import requests
+_NOT_PUBLIC = [ipaddress.ip_network(network) for network in ("168.63.129.16/32", "192.0.0.0/24")]
+"""Services of cloud platforms for their virtual machines, which some versions of Python call global."""
 
-_HOLDING_IPV4 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
-"""Prefixes whose last 32 bits are an IPv4 address: https://www.iana.org/assignments/iana-ipv6-special-registry/."""
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""All other public IPv6 addresses: https://www.iana.org/assignments/ipv6-address-space/."""
 
 
-def guard(session: requests.Session, url: str, host: str) -> None:
+def guard(url: str) -> list[type]:
     """
-    Keep a session from an address that is not public.
+    Check that a URL points to public addresses only.
 
-    The name is looked up before anything is contacted. Where no proxy connects, the address that is connected to is
-    checked as well: a name may lead elsewhere a moment after it was looked up.
+    The host name is looked up before the request. If no proxy is used, the address of the connection must be checked as
+    well, because the name can resolve differently a moment later.
 
-    :raises LumaInvalidRequest: here, or when the session is used: the address is not public.
+    :return: the mixins for the connections to this host.
+    :raises LumaInvalidRequest: an address is not public.
     """
-    try:
-        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
-    except (OSError, UnicodeError):
-        # Connecting will say so; and a name that only a proxy can resolve is left to the proxy.
-        addresses = set()
-    for address in addresses:
+    host = urlsplit(url).hostname or ""
+    for address in _addresses_of(host):
         _refuse_private(address, host)
-    if not select_proxy(url, get_environ_proxies(url)):
-        adapter = _PublicAdapter()
-        session.mount("http://", adapter)
-        session.mount("https://", adapter)
+    return [] if select_proxy(url, get_environ_proxies(url)) else [_PublicOnly]
 
 
-def checked(connected: socket.socket, host: str) -> socket.socket:
-    """Return a connection to a public address; close any other, and raise LumaInvalidRequest."""
-    try:
-        _refuse_private(connected.getpeername()[0], host)
-    except BaseException:
-        connected.close()
-        raise
-    return connected
+def is_private(host: str) -> bool:
+    """Return whether a host is known and has no public address."""
+    addresses = _addresses_of(host)
+    return bool(addresses) and not any(map(is_public, addresses))
+
+
+def _addresses_of(host: str) -> set[str]:
+    # If the lookup fails, the connection will fail too, unless a proxy knows the name.
+    with suppress(OSError, UnicodeError):
+        return {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
+    return set()
 
 
 def _refuse_private(address: str, host: str) -> None:
-    if not _is_public(address):
+    if not is_public(address):
         raise LumaInvalidRequest(
-            f"The API gave a URL whose host {host} is at {address}, in a private network. Nothing was fetched: "
-            "only the connection's own host may be there."
+            f"The host {host} of the file's URL has the address {address}, in a private network. It was not contacted: "
+            "only the connection's own host and port may be in a private network."
         )
 
 
-def _is_public(address: str) -> bool:
+def is_public(address: str) -> bool:
+    """Return whether an IP address, and any IPv4 address inside it, belong to the public internet."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address):
-        holding = any(parsed in network for network in _HOLDING_IPV4)
-        inner = parsed.ipv4_mapped or parsed.sixtofour
-        if holding and int(parsed) & 0xFFFFFFFF > 1:
-            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
-        if inner or parsed.is_site_local:
-            return inner is not None and _is_public(str(inner))
-    return parsed.is_global and not parsed.is_multicast
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return parsed.is_global and not parsed.is_multicast and not any(parsed in network for network in _NOT_PUBLIC)
+    translated = parsed in _NAT64
+    inner = parsed.ipv4_mapped or parsed.sixtofour
+    # NAT64 and ISATAP (...:0:5efe:a.b.c.d) have the IPv4 address in the last 32 bits.
+    if translated or int(parsed) >> 32 & 0xFDFFFFFF == 0x5EFE:
+        inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
+    if inner and not is_public(str(inner)):
+        return False
+    return translated or bool(parsed.ipv4_mapped) or (parsed in _GLOBAL_UNICAST and parsed.is_global)
 
 
-class _Connection(HTTPConnection):
+class _PublicOnly:
+    """A mixin for connections of urllib3: closes a connection to an address that is not public."""
+
+    host: str
+
     def _new_conn(self) -> socket.socket:
-        return checked(super()._new_conn(), self.host)
-
-
-class _TLSConnection(HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        return checked(super()._new_conn(), self.host)
-
-
-class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TLSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TLSConnection
-
-
-class _PublicAdapter(HTTPAdapter):
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+        connected: socket.socket = super()._new_conn()  # type: ignore[misc]
+        try:
+            _refuse_private(connected.getpeername()[0], self.host)
+        except BaseException:
+            connected.close()
+            raise
+        return connected

@@ -1,48 +1,78 @@
-"""Addresses: of an API, out of what a person typed; and of anything, as it may be shown."""
+"""Addresses: the API's, from the text of a connection, and any address in a form that may be shown."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_luma.api.errors import LumaInvalidRequest
 
 if TYPE_CHECKING:
-    from airflow_provider_luma.api.dialects import Dialect
+    from airflow_provider_luma.api.dialects.protocol import Dialect
 
 _HOST = re.compile(r"(?:(https?)://)?(\[[0-9a-f:.]+]|[^\s/\\?#@:[\]]+)(?::(\d+))?(/[^\s?#]*)?", re.IGNORECASE)
 """Scheme, name or address, port, and path."""
 
 
-def base_url(host: str | None, dialect: Dialect, *, schema: str | None = None, port: int | None = None) -> str:
-    """
-    Return the URL that every path of an API is appended to.
+class Host(NamedTuple):
+    """A host as a person typed it: the scheme, name, port and path may be empty."""
 
-    :param host: bare, with scheme, port or path, or empty for the dialect's default.
-    :param dialect: the API's.
-    :param schema: ``http`` or ``https``, where the host names none; the default is ``https``, and ``http`` for
-        this machine.
-    :param port: where the host names none.
-    :raises LumaInvalidRequest: what was given is no host.
+    scheme: str
+    name: str
+    port: str
+    path: str
+
+
+def parse_host(typed: str | None) -> Host:
     """
-    if schema and schema not in ("http", "https"):
-        raise LumaInvalidRequest(f"The schema must be http or https, got {schema!r}; a path belongs to the host.")
-    found = _HOST.fullmatch((host or "").strip() or dialect.DEFAULT_URL)
-    if not found:
-        # Without what was typed, which may hold a password.
+    Parse a host with or without scheme, port and path; an empty text gives an empty host.
+
+    :raises LumaInvalidRequest: the text is not a host.
+    """
+    stripped = (typed or "").strip()
+    # Airflow removes the brackets of an address in a connection's URI.
+    found = _HOST.fullmatch(f"[{stripped}]" if _is_ipv6(stripped) else stripped)
+    if stripped and (not found or (found[2].startswith("[") and not _is_ipv6(found[2][1:-1]))):
+        # The message does not repeat the text: it may contain a password.
         raise LumaInvalidRequest(
             "The host must look like gateway.example.com, https://gateway.example.com:8443 or "
-            "http://gateway.example.com/prefix. No user name, password or query; the token has a field of its own."
+            "http://gateway.example.com/prefix, without user name, password or query. The token has its own field."
         )
-    scheme, name, own_port, path = (part or "" for part in found.groups())
-    scheme = scheme or schema or ("http" if is_this_machine(name) else "https")
-    netloc = f"{name}:{own_port or port}" if own_port or port else name
-    return f"{scheme}://{netloc}".lower() + dialect.base_path(path.rstrip("/"))
+    scheme, name, port, path = (part or "" for part in found.groups()) if found else ("", "", "", "")
+    return Host(scheme.lower(), name.lower(), port, path.rstrip("/"))
+
+
+def base_url(host: Host, dialect: Dialect, *, schema: str | None = None, port: int | None = None) -> str:
+    """
+    Return the URL to which an API's paths are appended.
+
+    :param host: the connection's host; if it is empty, the API's default address is used.
+    :param dialect: the API.
+    :param schema: ``http`` or ``https``, used if the host has no scheme. The default is ``http`` for this machine,
+        else ``https``.
+    :param port: used if the host has no port.
+    :raises LumaInvalidRequest: the schema is neither http nor https.
+    """
+    if schema and schema.lower() not in ("http", "https"):
+        raise LumaInvalidRequest(f"The schema must be http or https, got {schema!r}; a path belongs to the host.")
+    if not host.name:
+        host = parse_host(dialect.API.url)
+    scheme = host.scheme or (schema or "").lower() or ("http" if is_this_machine(host.name) else "https")
+    shown_port = host.port or port
+    netloc = f"{host.name}:{shown_port}" if shown_port else host.name
+    return f"{scheme}://{netloc}{dialect.base_path(host.path)}"
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return bool(ipaddress.IPv6Address(text))
+    except ValueError:
+        return False
 
 
 def is_this_machine(name: str) -> bool:
-    """Return whether a host name or address means the machine that this runs on."""
+    """Return whether a host name or address is this machine's own."""
     try:
         return ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
@@ -50,7 +80,7 @@ def is_this_machine(name: str) -> bool:
 
 
 def redact_uri(uri: str) -> str:
-    """Return a URI without what may be a key to it: a name before its host, and the query of a web address."""
+    """Return a URI without its secrets: the user name and password, and the query of a web address."""
     scheme, _, rest = uri.partition("://")
     if scheme.lower() in ("http", "https"):
         rest = re.split("[?#]", rest, maxsplit=1)[0]

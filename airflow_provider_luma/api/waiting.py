@@ -1,9 +1,10 @@
-"""When a wait for a generation is over. No I/O: who waits polls, and passes on what came back."""
+"""Decides when a wait is over. No I/O: the caller polls and passes each result in."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_luma.api.errors import (
@@ -20,36 +21,39 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 UNKNOWN_ID_GRACE = 60.0
-"""Seconds for which an API may not know an id that it gave out itself."""
+"""Seconds for which a wait continues although the API does not know the id: it can be too new."""
 
 REFUSED_TOKEN_GRACE = 60.0
-"""Seconds for which a token may be refused: a new one may be on its way."""
+"""Seconds for which a wait continues although the API refuses the token: a person may be replacing it."""
+
+NO_FILE_GRACE = 60.0
+"""Seconds for which a wait continues although a completed generation has no URL: the API can be late with the URL."""
 
 PROGRESS_INTERVAL = 60.0
-"""Seconds, at least, between two lines of the log while a generation's state stays the same."""
+"""Shortest time between two lines of the log while the state does not change, in seconds."""
 
 
 def parse_states(states: Any) -> frozenset[GenerationState]:
-    """Return the states that a state's name, or several, mean; raise LumaInvalidRequest for a word that is none."""
+    """Convert one or more state names to states; raise LumaInvalidRequest for an unknown name."""
     given = [states] if isinstance(states, str) or not isinstance(states, Iterable) else states
     words = {str(word).lower() for word in given}
     if not words or not words <= {*KNOWN_STATES}:
-        raise LumaInvalidRequest(f"A state is pending, processing, completed or failed, got {states!r:.80}.")
+        raise LumaInvalidRequest(f"target_state must be pending, processing, completed or failed, got {states!r:.80}.")
     return frozenset(map(GenerationState, words))
 
 
 class Wait:
     """
-    One wait for one generation: what polls have brought so far, and whether that ends it.
+    One wait for one generation.
 
-    Only a state ends a wait, an id that stays unknown, or a token that is refused for long. Other trouble passes: the
-    time limit is the task's own.
+    A wait ends when a target state is reached, the generation has ended, the id stays unknown, or the token stays
+    refused. It ignores other errors: the task sets the time limit.
 
-    :param generation_id: what is waited for.
-    :param target_state: the state to wait for, or several.
-    :param log: where each change is written, and once a minute that nothing has changed.
-    :param memory: what :attr:`memory` was in an earlier process of the same wait.
-    :param clock: returns seconds since any moment that is the same for all who share a memory.
+    :param generation_id: the generation to wait for.
+    :param target_state: the state to wait for, or a list of states.
+    :param log: the task's logger: a line for each change of the state, and about one line a minute without a change.
+    :param memory: :attr:`memory` of an earlier process that waited for the same generation.
+    :param clock: returns the time in seconds. All processes that share a memory must use the same clock.
     """
 
     def __init__(
@@ -62,15 +66,15 @@ class Wait:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.generation_id = generation_id
-        self.failures = 0
-        """How many polls have failed in a row."""
         self.memory: dict[str, Any] = {
             "generation_id": generation_id,
             "state": None,
             "lasting": None,
             "lasting_since": 0.0,
+            "failures": 0,
+            "not_before": 0.0,
         }
-        """What the next process has to know that goes on with this wait, as JSON types."""
+        """The values that another process needs to continue this wait (JSON types)."""
         if memory and memory["generation_id"] == generation_id:
             self.memory.update(memory)
         self._targets = parse_states(target_state)
@@ -81,47 +85,67 @@ class Wait:
 
     def update(self, seen: Generation | LumaError) -> Generation | None:
         """
-        Take what a poll brought, and return the generation when the wait is over.
+        Process the result of a poll; return the generation if the wait is over, and otherwise None.
 
-        :raises LumaGenerationFailed: it failed, and that was not waited for.
-        :raises LumaNotFound: the API does not know the id, for over :data:`UNKNOWN_ID_GRACE` seconds.
-        :raises LumaAuthenticationError: the token is refused, for over :data:`REFUSED_TOKEN_GRACE` seconds.
-        :raises LumaError: it is completed, and only ``failed`` was waited for.
+        :param seen: the generation, or the error of the poll.
+        :raises LumaGenerationFailed: the generation failed, and ``failed`` is not a target state.
+        :raises LumaNotFound: the API did not know the id for :data:`UNKNOWN_ID_GRACE` seconds.
+        :raises LumaAuthenticationError: the API refused the token for :data:`REFUSED_TOKEN_GRACE` seconds.
+        :raises LumaError: the generation is completed, and only ``failed`` is a target state.
         """
         if isinstance(seen, LumaError):
             self._update_error(seen)
             return None
-        if self.failures:
+        if self.memory["failures"]:
             self._log.info("Generation %s can be polled again.", self.generation_id)
-        self.failures = 0
-        self.memory["lasting"] = None
+        self.memory.update(failures=0, not_before=0.0)
         self._log_state(seen)
+        no_file = seen.state is GenerationState.COMPLETED and seen.state in self._targets and not seen.video_url
+        lasts = self._lasts("no file" if no_file else None)
+        if no_file:
+            if lasts < NO_FILE_GRACE:
+                return None
+            self._log.warning(
+                "Generation %s is completed, but the API gave no URL of its video. To get the video later, use "
+                "LumaDownloadVideoOperator with this id.",
+                seen.id,
+            )
         if seen.state in self._targets:
             return seen
         if seen.state is GenerationState.FAILED:
             raise LumaGenerationFailed(seen)
         if seen.state is GenerationState.COMPLETED:
             if self._targets == {GenerationState.FAILED}:
-                message = f"Generation {seen.id} is completed, so it will never be failed."
+                message = f"Generation {seen.id} is completed, so it cannot fail any more. Change target_state."
                 raise LumaError(message, retry_may_help=False)
-            # It went through the state that was waited for between two polls.
+            # The generation passed the target state between two polls.
             return seen
         return None
 
     def pause(self, poll_interval: float) -> float:
-        """Return the seconds to the next poll: longer while there is trouble, and at least what the API asked for."""
-        return backoff(poll_interval, self.failures, self._retry_after) if self.failures else poll_interval
+        """
+        Return the seconds until the next poll, and write the end of a pause after failures to :attr:`memory`.
+
+        :param poll_interval: the pause without failures, in seconds. After failures the pause grows, and is at least
+            the API's ``Retry-After``.
+        """
+        failures = self.memory["failures"]
+        seconds = backoff(poll_interval, failures, self._retry_after) if failures else poll_interval
+        self.memory["not_before"] = self._clock() + seconds if failures else 0.0
+        return seconds
 
     def _log_state(self, seen: Generation) -> None:
         now, changed = self._clock(), seen.state_name != self.memory["state"]
         if not changed and now < self._quiet_until:
             return
         self.memory["state"] = seen.state_name
-        # With the jitter, as hundreds of waits may have changed together, and would all write at the same moment.
+        # With jitter: otherwise hundreds of waits whose states changed together would all write at the same moment.
         self._quiet_until = now + backoff(PROGRESS_INTERVAL, 0)
         if changed and seen.state is GenerationState.UNKNOWN:
             self._log.warning(
-                "Generation %s is %r, a state this version does not know; waiting goes on.", seen.id, seen.state_name
+                "Generation %s is %r, a state that this package does not know. The wait continues.",
+                seen.id,
+                seen.state_name,
             )
             return
         still = "" if changed else "still "
@@ -129,18 +153,18 @@ class Wait:
         state = seen.state_name if seen.state is GenerationState.UNKNOWN else seen.state
         self._log.info("Generation %s is %s%s%s.", seen.id, still, state, to_go)
 
-    def _update_error(self, error: LumaError) -> None:
-        grace = None
-        if isinstance(error, LumaNotFound) and error.from_api:
-            grace = UNKNOWN_ID_GRACE
-        elif isinstance(error, LumaAuthenticationError):
-            grace = REFUSED_TOKEN_GRACE
-        kind = None if grace is None else type(error).__name__
+    def _lasts(self, kind: str | None) -> float:
+        """Return for how many seconds all polls have had this kind of result; None is for all other results."""
         if kind != self.memory["lasting"]:
             self.memory.update(lasting=kind, lasting_since=self._clock())
-        if grace is not None and self._clock() - self.memory["lasting_since"] >= grace:
+        return self._clock() - float(self.memory["lasting_since"])
+
+    def _update_error(self, error: LumaError) -> None:
+        graces: dict[type, float] = {LumaNotFound: UNKNOWN_ID_GRACE, LumaAuthenticationError: REFUSED_TOKEN_GRACE}
+        grace = graces.get(type(error), inf)
+        if self._lasts(type(error).__name__ if grace < inf else None) >= grace:
             raise error
-        if not self.failures:
-            self._log.warning("Polling generation %s failed, will keep trying: %s", self.generation_id, error)
-        self.failures += 1
+        if not self.memory["failures"]:
+            self._log.warning("Polling generation %s failed; it is polled again: %s", self.generation_id, error)
+        self.memory["failures"] += 1
         self._retry_after = error.retry_after

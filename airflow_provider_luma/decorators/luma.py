@@ -1,4 +1,4 @@
-"""`@task.luma_video`: a function's prompt becomes a video."""
+"""The decorator ``@task.luma_video``: a function returns a prompt, and the task submits it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class _LumaVideoDecoratedOperator(DecoratedOperator, LumaGenerateVideoOperator):
     """
     Submit the prompt, or the dict of arguments, that a function returns.
 
-    A retry does not call the function again where an earlier try has submitted what it returned then: it might return
-    something else now, and that would be paid as well. What it returns is taken as it is, never as a template.
+    If an earlier try has submitted, the function is not called again: it might return another prompt, which would be
+    paid, too. The returned text is not rendered as a template.
     """
 
     template_fields: Sequence[str] = (*DecoratedOperator.template_fields, *LumaGenerateVideoOperator.template_fields)
@@ -34,38 +34,38 @@ class _LumaVideoDecoratedOperator(DecoratedOperator, LumaGenerateVideoOperator):
     }
     custom_operator_name = "@task.luma_video"
     prompt_is_late = True
-    _called = False
 
     def execute(self, context: Context) -> str:
-        """Submit what the function returns, or resume what an earlier try submitted."""
+        """Submit the result of the function, or resume the generation of an earlier try."""
         return LumaGenerateVideoOperator.execute(self, context)
 
     def _load_arguments(self, context: Context) -> None:
-        """Call the function, once, and make what it returns the operator's arguments."""
-        if self._called:
-            return
-        self._called = True
-        context_merge(context, self.op_kwargs)
-        returned = self.python_callable(*self.op_args, **determine_kwargs(self.python_callable, self.op_args, context))
-        given = {"user_prompt": returned} if isinstance(returned, str) else returned
-        known = (*self.arguments, "extra_body")
-        if not isinstance(given, Mapping) or not set(given) <= set(known):
-            raise LumaInvalidRequest(
-                f"A @task.luma_video function returns a prompt, or a dict of some of {', '.join(known)}; "
-                f"got {returned!r:.200}."
-            )
-        for name, value in given.items():
+        """Call the function once in each try, and set the operator's arguments to its result."""
+        if self._late is None:
+            context_merge(context, self.op_kwargs)
+            kwargs = determine_kwargs(self.python_callable, self.op_args, context)
+            returned = self.python_callable(*self.op_args, **kwargs)
+            given = {"user_prompt": returned} if isinstance(returned, str) else returned
+            known = (*self.arguments, "extra_body")
+            if not isinstance(given, Mapping) or not set(given) <= set(known):
+                raise LumaInvalidRequest(
+                    f"A @task.luma_video function returns a prompt, or a dict with some of {', '.join(known)}; "
+                    f"got {returned!r:.200}."
+                )
+            self._late = dict(given)
+        for name, value in self._late.items():
             setattr(self, name, value)
-        # So that Airflow shows what was submitted.
+        # Airflow then shows the submitted arguments.
         self.overwrite_rtif_after_execution = True
 
 
 def luma_video_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
     """
-    Make a function that returns a prompt, or a dict of arguments, a task that submits a generation.
+    Turn a function that returns a prompt, or a dict of arguments, into a task that submits a generation.
 
-    What the task pushes and takes is what :class:`~airflow_provider_luma.operators.luma.LumaGenerateVideoOperator`
-    does; an argument that the function returns counts for more than the same one of the decorator.
+    XComs, failures and arguments are those of
+    :class:`~airflow_provider_luma.operators.luma.LumaGenerateVideoOperator`. An argument that the function returns
+    overrides the decorator's.
 
     :param python_callable: the function.
     :param kwargs: the operator's arguments.

@@ -1,4 +1,4 @@
-"""An Airflow connection becomes a Luma client."""
+"""The hook: it makes a client from an Airflow connection."""
 
 from __future__ import annotations
 
@@ -12,26 +12,17 @@ from urllib.parse import urlsplit
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_luma import DEFAULT_CONN_ID
-from airflow_provider_luma.api import (
-    GenerationState,
-    LumaApiError,
-    LumaAuthenticationError,
-    LumaClient,
-    LumaConnectionError,
-    LumaError,
-    LumaGenerationFailed,
-    LumaInvalidRequest,
-    LumaNotFound,
-)
-from airflow_provider_luma.api.dialects import DIALECTS, choose_dialect
+from airflow_provider_luma.api import GenerationState, LumaClient, errors
+from airflow_provider_luma.api.arguments import check_generation_id, check_poll_interval, parse_bool
+from airflow_provider_luma.api.dialects.values import json_value
 from airflow_provider_luma.api.download import Download
-from airflow_provider_luma.api.url import base_url, is_this_machine
+from airflow_provider_luma.api.url import is_this_machine
 from airflow_provider_luma.api.waiting import Wait
 from airflow_provider_luma.get_provider_info import CONNECTION_TYPE
-from airflow_provider_luma.template import parse_bool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Connection
 
@@ -42,15 +33,15 @@ DEFAULT_TIMEOUT = 30.0
 
 class LumaHook(BaseHook):
     """
-    Call the API that an Airflow connection leads to.
+    Call the API of an Airflow connection.
 
-    The connection, of type ``luma``: its password is the API token; its host is where the API is, in any form a person
-    would type; its extras are ``api`` (``gateway`` or ``agents``, which is Luma's own), ``timeout`` (seconds for one
-    request, default 30) and ``verify`` (true, false, or the path of a CA bundle).
+    The connection has the type ``luma``. Its password is the API token. Its host is the API's address, with or without
+    scheme, port and path. Its extras are ``api`` (the name of the API), ``timeout`` (seconds for one request, default
+    30) and ``verify`` (true, false, or the path of a CA bundle).
 
-    Without ``api``, the host ``agents.lumalabs.ai`` is Luma's own API and any other a gateway. An empty host is Luma's
-    own for a token that begins with ``luma-api-``, and the default gateway, which is a third party's, for one that does
-    not begin with ``luma-``. One that does is sent to a gateway only where ``api`` says so.
+    The extra ``api`` chooses the API. Without this extra the host chooses it, and without a host the token does. A
+    token that belongs to an API is sent to another API only if the extra ``api`` names the other API. See
+    :data:`airflow_provider_luma.apis.APIS` for the hosts and the tokens.
 
     :param luma_conn_id: the connection's id.
     """
@@ -66,13 +57,13 @@ class LumaHook(BaseHook):
 
     @staticmethod
     def get_ui_field_behaviour() -> dict[str, Any]:
-        """Return which fields the connection's form has, to Airflow before 3.2; later ones read the provider info."""
+        """Return the fields of the connection's form for Airflow before 3.2; later versions read the provider info."""
         behaviour: Any = CONNECTION_TYPE["ui-field-behaviour"]
         return {name.replace("-", "_"): value for name, value in behaviour.items()}
 
     @staticmethod
     def get_connection_form_widgets() -> dict[str, Any]:
-        """Return the form's fields for the extras, to Airflow before 3.2; later ones read the provider info."""
+        """Return the form's fields for the extras for Airflow before 3.2; later versions read the provider info."""
         from wtforms import BooleanField, IntegerField, StringField
         from wtforms.validators import Optional
 
@@ -87,11 +78,13 @@ class LumaHook(BaseHook):
 
     def get_conn(self) -> LumaClient:
         """
-        Return the client for the connection, the same one each time.
+        Return the client for the connection.
 
-        :raises AirflowNotFoundException: there is no such connection.
-        :raises LumaAuthenticationError: it has no token.
-        :raises LumaInvalidRequest: its host, schema or extras are wrong, or its token is not one for its host.
+        Each call returns the same client, until a :meth:`poll` finds that the API refuses its token.
+
+        :raises AirflowNotFoundException: the connection does not exist.
+        :raises LumaAuthenticationError: the connection has no token.
+        :raises LumaInvalidRequest: the host, schema or extras are wrong, or the token belongs to another API.
         """
         return self._client
 
@@ -100,7 +93,7 @@ class LumaHook(BaseHook):
         return self.get_conn().submit(user_prompt, **arguments)
 
     def extend(self, generation_id: str, user_prompt: str | None = None, **arguments: Any) -> Generation:
-        """Submit the continuation of a generation; arguments and errors are those of :meth:`LumaClient.extend`."""
+        """Submit an extension of a generation; arguments and errors are those of :meth:`LumaClient.extend`."""
         return self.get_conn().extend(generation_id, user_prompt, **arguments)
 
     def get_generation(self, generation_id: str, *, repeat: bool = True) -> Generation:
@@ -109,98 +102,102 @@ class LumaHook(BaseHook):
 
     def get_generations(self, generation_ids: Iterable[str]) -> dict[str, Generation]:
         """
-        Poll many generations, in one request where the API can.
+        Poll many generations, in one request if the API has a batch query.
 
-        :return: the generations by their ids; ids that the API does not know are left out.
+        :return: the generations by id, without the generations that the API does not know.
         :raises LumaError: polling failed.
         """
         ids = set(generation_ids)
         found: dict[str, Generation] = {}
-        # Where this API has no batch query, or not for so many, each is polled by itself.
-        with suppress(LumaNotFound, LumaInvalidRequest):
-            found = self.get_conn().get_many(ids)
-        for left_out in ids - found.keys():
-            try:
-                found[left_out] = self.get_generation(left_out)
-            except LumaNotFound as error:
-                if not error.from_api:
-                    raise
+        # Each is polled alone if the API has no batch query, or answers it with an error.
+        with suppress(errors.LumaApiError):
+            found = self.get_conn().get_many(ids, repeat=False)
+        for generation_id in ids - found.keys():
+            with suppress(errors.LumaNotFound):
+                found[generation_id] = self.get_generation(generation_id)
         return found
 
     def wait_for_generation(
-        self, generation_id: str, *, target_state: Any = "completed", poll_interval: float = 5.0
+        self, generation_id: str, *, target_state: Any = "completed", poll_interval: float | timedelta = 5.0
     ) -> Generation:
         """
-        Wait, on this worker, until a generation is in a state.
+        Wait on this worker until a generation is in a state.
 
-        An API in trouble does not end the wait: the time limit is the task's ``execution_timeout``.
+        A poll that fails with any other error does not end the wait. To limit the wait, set the task's
+        ``execution_timeout``.
 
-        :param target_state: the state to wait for, or several.
-        :param poll_interval: seconds between two polls.
-        :raises LumaGenerationFailed: it failed, and that was not waited for.
-        :raises LumaNotFound: the API does not know the id, for over a minute.
-        :raises LumaError: the connection is wrong, as :meth:`get_conn` says.
+        :param generation_id: the id of the generation.
+        :param target_state: the state to wait for, or a list of states.
+        :param poll_interval: time between two polls, in seconds or as a ``timedelta``.
+        :return: the generation, as the API described it in the last poll.
+        :raises LumaGenerationFailed: the generation failed, and ``failed`` is not a target state.
+        :raises LumaNotFound: the API did not know the id for a minute.
+        :raises LumaAuthenticationError: the API refused the token for a minute.
+        :raises LumaInvalidRequest: ``target_state`` or ``poll_interval`` is not valid.
+        :raises LumaError: the generation is completed, and ``failed`` is the only target state; or the connection is
+            wrong, see :meth:`get_conn`.
         """
-        wait = Wait(generation_id, target_state, log=self.log)
+        seconds = check_poll_interval(poll_interval)
+        wait = Wait(check_generation_id(generation_id), target_state, log=self.log)
         while not (generation := self.poll(wait)):
-            time.sleep(wait.pause(poll_interval))
+            time.sleep(wait.pause(seconds))
         return generation
 
-    def poll(self, wait: Wait) -> Generation | None:
-        """Poll once for a wait, and return the generation when that is over; errors are those of its ``update``."""
-        # Waiting does not mend an invalid connection.
+    def poll(self, wait: Wait, timeout: float | None = None) -> Generation | None:
+        """
+        Poll once for a wait; return the generation if the wait is over, and otherwise None.
+
+        :param wait: decides when the wait is over.
+        :param timeout: limit for this poll, in seconds, if it is shorter than the connection's ``timeout``.
+        :raises LumaError: ``Wait.update`` raises it, or :meth:`get_conn`, because a wrong connection ends a wait.
+        """
         client = self.get_conn()
         try:
-            seen: Generation | LumaError = client.get(wait.generation_id, repeat=False)
-        except LumaError as error:
+            seen: Generation | errors.LumaError = client.get(wait.generation_id, repeat=False, timeout=timeout)
+        except errors.LumaError as error:
             seen = error
+            if isinstance(error, errors.LumaAuthenticationError):
+                # Somebody may have replaced the token: the next poll looks the connection up again.
+                del self._client
         return wait.update(seen)
 
-    def download(self, generation: Generation, asset: str = "video") -> Download:
+    def download(self, generation_id: str, asset: str = "video") -> Download:
         """
-        Return the download of one of a completed generation's files.
+        Ask the API for the URL of a file of a completed generation, and return the file's download.
 
-        The API is asked for its URL, as old ones expire; only where that fails is the one of ``generation`` tried.
+        The URL comes from the API each time, because URLs expire.
 
-        :param generation: of which at least the id is known.
+        :param generation_id: the generation's id.
         :param asset: ``video``, ``video_raw``, ``thumbnail`` or ``last_frame``.
-        :raises LumaGenerationFailed: it failed, so that there is none.
-        :raises LumaError: it is not completed, has no such file, or its URL is unknown.
+        :raises LumaGenerationFailed: the generation failed.
+        :raises LumaError: the API gave no URL, because the generation is not completed or has no such file; or the API
+            could not be asked.
         """
-        known = generation.asset_url(asset)
 
-        def fresh_url(*, repeat: bool = True) -> str:
-            now = self.get_generation(generation.id, repeat=repeat)
+        def fresh_url() -> str:
+            now = self.get_generation(generation_id)
             if now.state is GenerationState.FAILED:
-                raise LumaGenerationFailed(now)
+                raise errors.LumaGenerationFailed(now)
             url = now.asset_url(asset)
             if not url:
-                raise LumaError(
-                    f"Generation {now.id} is {now.state} and has no {asset} to store. Wait for it with "
-                    "LumaGenerationSensor first; if it is completed, the API gave no URL."
+                raise errors.LumaError(
+                    f"Generation {now.id} is {now.state} and has no {asset} to store. If it is not completed, wait "
+                    "for it with LumaGenerationSensor first. If it is completed, the API gave no URL for this file."
                 )
             return url
 
-        try:
-            url = fresh_url(repeat=not known)
-        except (LumaApiError, LumaConnectionError) as error:
-            if known is None:
-                raise
-            self.log.warning("%s Trying the URL that was given.", error)
-            url = known
-        client = self.get_conn()
-        host = urlsplit(client.url).hostname or ""
-        return Download(url, fresh_url, api_host=host, timeout=client.timeout, verify=client.verify)
+        url, client = fresh_url(), self.get_conn()
+        return Download(url, fresh_url, api_url=client.url, timeout=client.timeout, verify=client.verify)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Find out, at no cost, whether the connection works, and say in a sentence what to do where it does not."""
+        """Return whether the connection works, and a sentence: which API it is, or what to do. Free of charge."""
         try:
             client = self.get_conn()
             client.test()
-        except (LumaError, AirflowNotFoundException) as error:
-            # Airflow tests what the form holds under a name of its own, which would help nobody.
-            return False, str(error.__cause__ if isinstance(error.__cause__, LumaError) else error)
-        return True, f"{client.url} is {client.dialect.NAME} and accepts the token."
+        except (errors.LumaError, AirflowNotFoundException) as error:
+            # Airflow tests the form under a generated connection id. A message with this id would confuse the reader.
+            return False, str(error.__cause__ if isinstance(error.__cause__, errors.LumaError) else error)
+        return True, f"{client.url} is {client.dialect.API.label} and accepts the token."
 
     @cached_property
     def _client(self) -> LumaClient:
@@ -208,26 +205,42 @@ class LumaHook(BaseHook):
             connection = self.get_connection(self.luma_conn_id)
         except AirflowNotFoundException as error:
             raise AirflowNotFoundException(
-                f"There is no connection {self.luma_conn_id!r}. Make it under Admin > Connections (type Luma), or "
-                f"with: airflow connections add {self.luma_conn_id} --conn-type luma --conn-password '<API token>'"
+                f"The connection {self.luma_conn_id!r} does not exist. Create it under Admin > Connections (type Luma) "
+                f"or with: airflow connections add {self.luma_conn_id} --conn-type luma --conn-password '<API token>'"
             ) from error
         try:
             return self._client_for(connection)
-        except LumaError as error:
+        except errors.LumaError as error:
             raise type(error)(f"The connection {self.luma_conn_id!r}: {error}") from error
+        except (AttributeError, OSError, TypeError, ValueError) as error:
+            # Without the text, which may contain the token.
+            kind = type(error).__name__
+            raise errors.LumaInvalidRequest(f"The connection {self.luma_conn_id!r} is not valid ({kind}).") from None
 
     def _client_for(self, connection: Connection) -> LumaClient:
         token = (connection.password or "").strip()
         if not token:
-            raise LumaAuthenticationError("there is no API token: put it into the password, the form's API token.")
-        extra = connection.extra_dejson
-        api = choose_dialect(extra.get("api"), connection.host, token)
-        url = base_url(connection.host, DIALECTS[api], schema=connection.schema, port=connection.port)
-        if url.startswith("http:") and not is_this_machine(urlsplit(url).hostname or ""):
-            self.log.warning("Connection %r sends its token to %s unencrypted: use https.", self.luma_conn_id, url)
-        timeout = _parse_timeout(extra.get("timeout"))
-        verify = _parse_verify(extra.get("verify"))
-        return LumaClient(url, token, dialect=api, timeout=timeout, verify=verify)
+            raise errors.LumaAuthenticationError(
+                "there is no API token: put the token into the password (API token in the form)."
+            )
+        extra = json_value((connection.extra or "{}").encode())
+        if not isinstance(extra, dict):
+            # Airflow ignores such an extra. Without its "api", the token could go to another host.
+            raise errors.LumaInvalidRequest("the extra is not a JSON object. Nothing was sent: correct the extra.")
+        client = LumaClient(
+            connection.host,
+            token,
+            api=extra.get("api"),
+            schema=connection.schema,
+            port=connection.port,
+            timeout=_parse_timeout(extra.get("timeout")),
+            verify=_parse_verify(extra.get("verify")),
+        )
+        if client.url.startswith("http:") and not is_this_machine(urlsplit(client.url).hostname or ""):
+            self.log.warning(
+                "Connection %r sends its token to %s unencrypted: use https.", self.luma_conn_id, client.url
+            )
+        return client
 
 
 def _parse_timeout(value: Any) -> float:
@@ -235,13 +248,18 @@ def _parse_timeout(value: Any) -> float:
         seconds = float(DEFAULT_TIMEOUT if value in (None, "") else value)
         if 0 < seconds < 3600:
             return seconds
-    raise LumaInvalidRequest(f"the extra 'timeout' must be a number of seconds, got {value!r:.40}.")
+    raise errors.LumaInvalidRequest(
+        f"the extra 'timeout' must be a number of seconds between 0 and 3600, got {value!r:.40}."
+    )
 
 
 def _parse_verify(value: Any) -> bool | str:
     if value in (None, ""):
         return True
     parsed = parse_bool(value)
-    if isinstance(parsed, bool) or (isinstance(parsed, str) and Path(parsed).exists()):
-        return parsed
-    raise LumaInvalidRequest(f"the extra 'verify' must be true, false or the path of a CA bundle, got {value!r:.80}.")
+    with suppress(OSError):
+        if isinstance(parsed, bool) or (isinstance(parsed, str) and Path(parsed).exists()):
+            return parsed
+    raise errors.LumaInvalidRequest(
+        f"the extra 'verify' must be true, false or the path of a CA bundle, got {value!r:.80}."
+    )

@@ -1,4 +1,4 @@
-"""Luma on your own machine: a gateway's API and Luma's own, free of charge, with their errors."""
+"""Luma on your own machine: the sandbox plays the APIs, free of charge, with their errors."""
 
 from airflow_provider_luma.sandbox.app import create_app
 from airflow_provider_luma.sandbox.memory import Settings

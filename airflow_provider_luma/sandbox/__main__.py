@@ -8,68 +8,61 @@ import ipaddress
 import json
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_luma import __version__
-from airflow_provider_luma.sandbox.agents import KEY_PREFIX
 from airflow_provider_luma.sandbox.app import create_app
 from airflow_provider_luma.sandbox.memory import Settings
+from airflow_provider_luma.sandbox.played import PLAYED, connection
 from airflow_provider_luma.sandbox.server import address, listen, make_server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+COUNT: dict[str, Any] = {"type": int, "default": 0, "metavar": "N"}
+SECONDS: dict[str, Any] = {"type": float, "default": 0.0, "metavar": "S"}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "host": {"default": "127.0.0.1", "help": "the address to listen on (%(default)s)"},
+    "port": {"type": int, "default": 8787, "help": "the port to listen on; 0 means any free port (%(default)s)"},
+    "token": {"default": "", "metavar": "T", "help": "the only token or key that it accepts (any)"},
+    "seconds": {**SECONDS, "default": 10.0, "help": "how long a generation takes, in seconds (%(default)s)"},
+    "submit-shape": {
+        "choices": ("flat", "envelope", "bare"),
+        "default": "flat",
+        "help": "the gateway's answer to a submission (%(default)s)",
+    },
+    "batch-shape": {
+        "choices": ("list", "envelope", "none"),
+        "default": "list",
+        "help": "the gateway's answer to POST /luma/tasks (%(default)s)",
+    },
+    "batch-limit": {**COUNT, "help": "the highest number of ids in one POST /luma/tasks (no limit)"},
+    "running-limit": {**COUNT, "help": "the highest number of running generations under /v1 (no limit)"},
+    "rate-limit": {**COUNT, "help": "the highest number of submissions under /v1 in 60 seconds (no limit)"},
+    "latency": {**SECONDS, "help": "the delay before every answer, in seconds (%(default)s)"},
+    "visible-after": {**SECONDS, "help": "how long a new id is unknown, in seconds (%(default)s)"},
+    "video": {"default": "", "metavar": "FILE", "help": "a file to send as the video, instead of the sample clips"},
+    "url-seconds": {**SECONDS, "help": "how long a file's URL is valid, in seconds (no limit; under /v1 an hour)"},
+    "prefix": {"default": "", "metavar": "PATH", "help": "a second path for the gateway's calls, such as /proxy"},
+}
+
 
 def parser() -> argparse.ArgumentParser:
-    """Read the options of the command line."""
+    """Make the parser of the command line."""
+    apis = " and ".join(row.label for row in PLAYED.values())
     options = argparse.ArgumentParser(
         prog="python -m airflow_provider_luma.sandbox",
-        description="Luma on your own machine, free of charge: a gateway in /luma, Luma's own API in /v1, and the CDN.",
+        description=f"Luma on your own machine, free of charge. It plays {apis}, with a CDN for the videos.",
     )
-    add = options.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    add("--port", type=int, default=8787, help="port to listen on; 0 is a free one (%(default)s)")
-    add("--token", default="", metavar="T", help="the only token or key it accepts; any, if left out")
-    add("--seconds", type=float, default=10.0, metavar="S", help="how long a generation takes (%(default)s)")
-    add(
-        "--submit-shape",
-        choices=("flat", "envelope", "bare"),
-        default="flat",
-        help="the gateway's answer to a submission (%(default)s)",
-    )
-    add(
-        "--batch-shape",
-        choices=("list", "envelope", "none"),
-        default="list",
-        help="answer to POST /luma/tasks (%(default)s)",
-    )
-    add("--batch-limit", type=int, default=0, metavar="N", help="ids in one POST /luma/tasks; 0 is any number")
-    add(
-        "--running-limit",
-        type=int,
-        default=0,
-        metavar="N",
-        help="generations at once under /v1; 0 is any number",
-    )
-    add("--rate-limit", type=int, default=0, metavar="N", help="submissions in 60 s under /v1; 0 is any number")
-    add("--latency", type=float, default=0.0, metavar="S", help="seconds before every answer")
-    add("--visible-after", type=float, default=0.0, metavar="S", help="seconds until a new id is found")
-    add("--video", default="", metavar="FILE", help="send this file as the video, in place of the sandbox's own clips")
-    add(
-        "--url-seconds",
-        type=float,
-        default=0.0,
-        metavar="S",
-        help="how long a file's URL is good; 0 is for ever, under /v1 an hour",
-    )
-    add("--no-ranges", dest="ranges", action="store_false", help="send files only whole, never a part of one")
-    add("--prefix", default="", metavar="PATH", help="serve the gateway's calls under this path too, such as /proxy")
-    add("--version", action="version", version=__version__)
+    for name, keywords in OPTIONS.items():
+        options.add_argument(f"--{name}", **keywords)
+    options.add_argument("--no-ranges", dest="ranges", action="store_false", help="send files only as a whole")
+    options.add_argument("--version", action="version", version=__version__)
     return options
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a server that listens there."""
+    """Return whether only this machine can reach a server on this host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -84,22 +77,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         listener = listen(host, port)
     except (OSError, OverflowError) as error:
         free = f"{parser().prog} --port 0"
-        print(f"The sandbox cannot listen on {host} port {port}: {error}. On a free port: {free}", file=sys.stderr)
+        print(f"The sandbox cannot listen on {host} port {port}: {error}. Use a free port: {free}", file=sys.stderr)
         return 1
     url = address(listener)
-    # A shell has what it runs in the background ignore it.
+    # A shell lets its background processes ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         print(f"Luma sandbox on {url} · {url}/sandbox shows what happens · Ctrl-C stops it")
-        for heading, extra, token in (
-            ("A connection to it as a gateway:", {}, "any-token"),
-            ("Or as Luma's own API:", {"extra": {"api": "agents"}}, f"{KEY_PREFIX}any"),
-        ):
-            password = "<token>" if options["token"] else token
-            fields = {"conn_type": "luma", "host": url, "password": password, **extra}
-            print(f"{heading}\n  export AIRFLOW_CONN_LUMA_DEFAULT='{json.dumps(fields)}'", flush=True)
+        for name, row in PLAYED.items():
+            # The only token that it accepts is a secret.
+            password = "<token>" if options["token"] else f"{row.key_prefix}any-token"
+            fields = json.dumps(connection(name, url, password))
+            print(f"A connection to {row.label}:\n  export AIRFLOW_CONN_LUMA_DEFAULT='{fields}'", flush=True)
         if not is_loopback(host):
-            print(f"Warning: others on the network can reach {url}", file=sys.stderr)
+            print(f"Warning: other machines on the network can reach {url}", file=sys.stderr)
         make_server(create_app(Settings(**options))).run(sockets=[listener])
     return 0
 

@@ -11,16 +11,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from airflow_provider_luma.sandbox import agents_rules, cdn
-from airflow_provider_luma.sandbox.api import Api, Call, query, submit
+from airflow_provider_luma.sandbox.agents_values import InvalidSubmission
+from airflow_provider_luma.sandbox.api import Call, PlayedApi, query, submit
 from airflow_provider_luma.sandbox.failures import Refused, page
+from airflow_provider_luma.sandbox.generation import Failure
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from airflow_provider_luma.sandbox.memory import Generation, Memory
+    from airflow_provider_luma.sandbox.generation import Generation
 
 API_VERSION = "2026-04-01"
-KEY_PREFIX = "luma-api-"
 URL_SECONDS = 3600.0
 SLOT_SECONDS = 3600.0
 RATE_SECONDS = 60.0
@@ -52,39 +53,31 @@ DETAILS = {
 }
 
 
-def routes(memory: Memory) -> list[Route]:
-    """Route the calls, and all else under `/v1`, which the API answers as well."""
-    agents = Agents(memory)
-    return [
-        Route("/v1/generations", Call(agents, "submissions", submit), methods=["POST"]),
-        Route("/v1/generations/{generation_id}", Call(agents, "polls", query), methods=["GET"]),
-        Route("/v1/files", Call(agents, "others", list_files), methods=["GET"]),
-        Route("/v1/{path:path}", Call(agents, "others", unknown)),
-    ]
+class Api(PlayedApi):
+    """Luma's own API, by its wire contract."""
 
-
-class Agents(Api):
-    """Luma's own API, as its wire contract has it."""
-
-    name = "agents"
     created_status = 201
 
+    def routes(self) -> list[Route]:
+        """Return the calls; the last answers every other path under `/v1` with the API's own 404."""
+        return [
+            Route("/v1/generations", Call(self, "submissions", submit), methods=["POST"]),
+            Route("/v1/generations/{generation_id}", Call(self, "polls", query), methods=["GET"]),
+            Route("/v1/files", Call(self, "others", list_files), methods=["GET"]),
+            Route("/v1/{path:path}", Call(self, "others", unknown)),
+        ]
+
     def headers(self, request: Request) -> dict[str, str]:
-        """Return the two headers of every answer."""
+        """Return the request id and the version; every answer has these headers."""
         request_id = request.headers.get("x-request-id") or str(uuid.uuid4())
         return {"X-Request-Id": request_id, "X-API-Version": API_VERSION}
 
-    def is_known(self, scheme: str, token: str) -> bool:
-        """Return whether this is the sandbox's key, or looks like one of Luma's where it has none."""
-        expected = self.memory.settings.token
-        return scheme == "Bearer" and (token == expected if expected else token.startswith(KEY_PREFIX))
-
-    def accept(self, body: Any, parent: str | None = None) -> Generation:  # noqa: ARG002 - no path here names one
+    def accept(self, body: Any, parent: str | None = None) -> Generation:  # noqa: ARG002 - the parent is in the body
         """Accept a submission of `POST /generations`."""
         self.count_submission()
         try:
             read = agents_rules.check(body, self.state_of)
-        except agents_rules.InvalidSubmission as error:
+        except InvalidSubmission as error:
             raise Refused(self.error(error.status, error.detail)) from error
         self.refuse_by_words(read["prompt"])
         limit = self.memory.settings.running_limit
@@ -96,18 +89,20 @@ class Agents(Api):
         """Return the shortest body that submits this prompt as a video."""
         return {"type": "video", "model": agents_rules.VIDEO_MODELS[0], "prompt": prompt}
 
-    def failure(self, words: dict[str, str]) -> tuple[str, str | None]:
-        """Return the reason and the code, which the word itself can name."""
+    def failure(self, words: dict[str, str]) -> Failure | None:
+        """Return the reason and the code; `[fail:...]` contains the code."""
         if "fail" in words:
             code = words["fail"] or "generation_failed"
         elif "moderated" in words:
             code = "content_moderated"
         else:
-            return "", None
-        return FAILURE_REASONS.get(code, "Something went wrong"), None if code == "none" else code
+            return None
+        reason = FAILURE_REASONS.get(code, "Something went wrong")
+        # If the balance ran out, a part of the charge may be kept.
+        return Failure(reason, None if code == "none" else code, refunded=code != "budget_exhausted")
 
     def count_submission(self) -> None:
-        """Refuse a submission that comes too soon after others."""
+        """Refuse a submission over the limit of submissions in 60 seconds."""
         now, times, limit = self.memory.clock(), self.memory.submission_times, self.memory.settings.rate_limit
         while times and times[0] <= now - RATE_SECONDS:
             times.popleft()
@@ -116,19 +111,19 @@ class Agents(Api):
         times.append(now)
 
     def running(self) -> int:
-        """Count the generations that hold a slot."""
+        """Count the running generations; each of them counts for an hour at most."""
         return sum(
             generation.api == self.name and not generation.ended and generation.age < SLOT_SECONDS
             for generation in self.memory.generations.values()
         )
 
     def state_of(self, generation_id: str) -> str | None:
-        """Return the state of a generation; None if there is none."""
+        """Return the state of a generation; None if its id is unknown."""
         generation = self.memory.find(generation_id, self.name)
         return generation.state if generation else None
 
     def created(self, generation: Generation) -> Response:
-        """Answer 201, with what is left of the limit."""
+        """Answer 201 with the remaining submissions of this minute."""
         times, limit = self.memory.submission_times, self.memory.settings.rate_limit or PLENTY
         wait = times[0] + RATE_SECONDS - self.memory.clock() if times else RATE_SECONDS
         return JSONResponse(
@@ -138,14 +133,14 @@ class Agents(Api):
         )
 
     def found(self, generation: Generation, request: Request) -> Response:
-        """Answer `GET /generations/{id}`, each time with another URL."""
+        """Answer `GET /generations/{id}`; every answer has a new URL."""
         seconds = self.memory.settings.url_seconds or URL_SECONDS
         folder = f"{cdn.address(self.memory, str(request.base_url), seconds)}/{generation.id}"
         signature = f"?X-Amz-Expires={seconds:.0f}&X-Amz-Signature={uuid.uuid4().hex}"
         return JSONResponse(body_of(generation, folder, signature))
 
     def failed(self, failure: str, retry_after: int = 0) -> Response:
-        """Answer with `detail`, or with a page where it is not the API that answers."""
+        """Answer with the API's own error, or with the page of a proxy."""
         if failure == "busy":
             return self.error(429, "Too many concurrent jobs", {"Retry-After": "60"})
         if failure == "429":
@@ -157,7 +152,7 @@ class Agents(Api):
         return self.error(int(failure), DETAILS[failure]) if failure in DETAILS else page(int(failure))
 
     def too_many_polls(self, retry_after: int) -> Response:
-        """Answer as the guard against thousands of calls a minute does."""
+        """Answer like the guard against thousands of calls per minute: without the limits of submissions."""
         return self.error(429, "Too many requests", {"Retry-After": str(retry_after or 1)})
 
     def error(self, status: int, detail: Any, headers: dict[str, str] | None = None) -> Response:
@@ -175,12 +170,12 @@ class Agents(Api):
 
 def body_of(generation: Generation, folder: str, signature: str = "") -> dict[str, Any]:
     """
-    Write a generation, of whose request nothing comes back but type and model.
+    Write a generation; of its request, the answer contains only type and model.
 
-    :param folder: where its files are.
-    :param signature: what ends their URLs.
+    :param folder: the address of its files.
+    :param signature: the query string of their URLs.
     """
-    state = generation.state
+    state, failure = generation.state, generation.reported_failure
     kind = generation.body.get("type", "image")
     medium, file = ("video", "video.mp4") if kind.startswith("video") else ("image", "thumbnail.jpg")
     url = generation.video_url or f"{folder}/{file}{signature}"
@@ -191,14 +186,14 @@ def body_of(generation: Generation, folder: str, signature: str = "") -> dict[st
         "model": generation.body.get("model", agents_rules.IMAGE_MODELS[0]),
         "created_at": generation.submitted.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "output": [{"type": medium, "url": url}] if state == "completed" else [],
-        "failure_reason": generation.failure_reason if state == "failed" else None,
-        "failure_code": generation.failure_code if state == "failed" else None,
+        "failure_reason": failure.reason or None,
+        "failure_code": failure.code,
         **generation.answer,
     }
 
 
 def parent_of(read: dict[str, Any]) -> str | None:
-    """Return the id of the generation that a submission goes on from, if any."""
+    """Return the id of the generation that a submission extends or edits, if any."""
     video = read.get("video", {})
     for reference in (video.get("start_frame"), video.get("end_frame"), read.get("source")):
         parent = (reference or {}).get("generation_id")
@@ -208,7 +203,7 @@ def parent_of(read: dict[str, Any]) -> str | None:
 
 
 def rate_limit_headers(limit: int, remaining: int, wait: float) -> dict[str, str]:
-    """Write what is left of the submissions, and when there are all of them again."""
+    """Write the remaining submissions, and when the limit is reset (`wait` is in seconds)."""
     return {
         "X-RateLimit-Limit": str(limit),
         "X-RateLimit-Remaining": str(remaining),
@@ -216,14 +211,14 @@ def rate_limit_headers(limit: int, remaining: int, wait: float) -> dict[str, str
     }
 
 
-async def list_files(agents: Agents, request: Request) -> Response:
-    """Answer `GET /files`: there are none."""
+async def list_files(agents: Api, request: Request) -> Response:
+    """Answer `GET /files` with an empty list."""
     limit = request.query_params.get("limit", "25")
     if not limit.isdecimal() or not 1 <= int(limit) <= 100:
         raise Refused(agents.error(422, "limit: 1 to 100"))
     return JSONResponse({"data": [], "has_more": False, "next_cursor": None})
 
 
-async def unknown(agents: Agents, _: Request) -> Response:
-    """Answer a call that the sandbox does not have."""
+async def unknown(agents: Api, _: Request) -> Response:
+    """Answer 404 to a call that the sandbox does not have."""
     raise Refused(agents.error(404, "Not found"))

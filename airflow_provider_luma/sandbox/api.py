@@ -1,9 +1,10 @@
-"""What the two APIs of the sandbox do alike: count, check the token, meet the weather, accept and answer."""
+"""The parts that all APIs of the sandbox share: token check, charge, simulated errors and answers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,35 +12,45 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from airflow_provider_luma.sandbox.failures import Cut, Refused, page
-from airflow_provider_luma.sandbox.memory import Generation, shortened, words_of
+from airflow_provider_luma.sandbox.generation import Generation, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from starlette.routing import Route
     from starlette.types import Receive, Scope, Send
 
-    from airflow_provider_luma.sandbox.memory import ApiName, Memory
+    from airflow_provider_luma import apis
+    from airflow_provider_luma.sandbox.generation import Failure
+    from airflow_provider_luma.sandbox.memory import Memory
 
+WORDS = re.compile(
+    r"\[(moderated|slow|flaky|429|busy|400|402|403|413|422|500|502|503|hang|drop|html|proxy)(?::(\d{1,6}))?\]"
+    r"|\[(fail)(?::([a-z_]{1,40}))?\]",
+    re.IGNORECASE,
+)
 HANG_SECONDS = 600
 REFUSING_WORDS = ("400", "402", "403", "413", "422", "500", "502", "503")
 
 
-class Api(ABC):
+class PlayedApi(ABC):
     """
-    One API of the sandbox: what it takes, and how it says things.
+    One API of the sandbox: its calls, its rules and its answers.
 
-    :param memory: what the sandbox remembers; the two APIs share it.
+    :param row: the API in the table of APIs.
+    :param memory: the generations and settings; all APIs of a sandbox share it.
     """
 
-    name: ClassVar[ApiName]
     created_status: ClassVar[int]
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, row: apis.Api, memory: Memory) -> None:
+        self.name = row.name
+        self.key_prefix = row.key_prefix
         self.memory = memory
 
     @abstractmethod
-    def is_known(self, scheme: str, token: str) -> bool:
-        """Return whether the API knows this token."""
+    def routes(self) -> list[Route]:
+        """Return the API's calls; each ends in a `Call`."""
 
     @abstractmethod
     def accept(self, body: Any, parent: str | None = None) -> Generation:
@@ -47,21 +58,21 @@ class Api(ABC):
         Accept a submission and charge it.
 
         :param body: the request's JSON.
-        :param parent: the id of the generation to extend, if the path names one.
-        :raises Refused: if the API does not take it; it is then not charged.
+        :param parent: the id of the generation to extend, if the path contains it.
+        :raises Refused: if the API refuses the submission; it is then not charged.
         """
 
     @abstractmethod
     def submission(self, prompt: str) -> dict[str, Any]:
-        """Return the body that submits this prompt."""
+        """Return the shortest body that submits this prompt."""
 
     @abstractmethod
-    def failure(self, words: dict[str, str]) -> tuple[str, str | None]:
-        """Return why a generation fails whose prompt has these words, and the code; an empty reason if it does not."""
+    def failure(self, words: dict[str, str]) -> Failure | None:
+        """Return how a generation fails if its prompt has these words; None if it does not fail."""
 
     @abstractmethod
     def created(self, generation: Generation) -> Response:
-        """Answer a submission that was accepted."""
+        """Answer an accepted submission."""
 
     @abstractmethod
     def found(self, generation: Generation, request: Request) -> Response:
@@ -70,14 +81,14 @@ class Api(ABC):
     @abstractmethod
     def failed(self, failure: str, retry_after: int = 0) -> Response:
         """
-        Answer with this failure: `busy` for too many running generations, or a status.
+        Answer with this failure: a status, or `busy` (429, too many running generations).
 
-        :param retry_after: seconds to wait that a 429 names; 0 leaves that to the API.
+        :param retry_after: the seconds in the `Retry-After` of a 429; if 0, the API chooses.
         """
 
     @abstractmethod
     def too_many_polls(self, retry_after: int) -> Response:
-        """Answer 429 to a poll; without seconds to wait, the API chooses."""
+        """Answer a poll with 429; if `retry_after` is 0, the API chooses the seconds."""
 
     @abstractmethod
     def invalid(self, message: str) -> Response:
@@ -85,24 +96,28 @@ class Api(ABC):
 
     @abstractmethod
     def not_found(self) -> Response:
-        """Answer as for an unknown id."""
+        """Answer the query of an unknown id."""
+
+    def is_known(self, scheme: str, token: str) -> bool:
+        """Return whether this is the token of the settings; without one, whether it has the API's key prefix."""
+        expected = self.memory.settings.token
+        matches = token == expected if expected else token != "" and token.startswith(self.key_prefix)
+        return scheme == "Bearer" and matches
 
     def headers(self, request: Request) -> dict[str, str]:  # noqa: ARG002
-        """Return the headers of every answer that the API itself gives."""
+        """Return the headers that the API adds to each of its own answers."""
         return {}
 
     def add(self, prompt: str, body: dict[str, Any], parent: str | None = None, **fields: Any) -> Generation:
         """
         Make a generation and charge it.
 
-        :param fields: what of it the prompt and the settings do not decide.
+        :param fields: fields of the generation that replace those from the prompt and the settings.
         """
         words = words_of(prompt)
-        reason, code = self.failure(words)
         decided = {
             "seconds": self.memory.settings.seconds * (10 if "slow" in words else 1),
-            "failure_reason": reason,
-            "failure_code": code,
+            "failure": self.failure(words),
         }
         generation = Generation(
             api=self.name,
@@ -116,7 +131,7 @@ class Api(ABC):
         return generation
 
     def refuse_by_words(self, prompt: str) -> None:
-        """Refuse the submission if its prompt asks for that."""
+        """Refuse the submission if a word in its prompt simulates a refusal."""
         words = words_of(prompt)
         for word in REFUSING_WORDS:
             if word in words:
@@ -132,7 +147,7 @@ class Api(ABC):
             raise Refused(self.failed("busy"))
 
     def refuse_by_weather(self) -> None:
-        """Let a query meet the weather."""
+        """Refuse a status query if the weather draws a failure."""
         weather = self.memory.weather
         failure = weather.status_failure()
         if failure == "drop":
@@ -149,13 +164,13 @@ class Api(ABC):
 
 class Call:
     """
-    One call of an API: what all have in common, then its own answer.
+    One call of an API: the parts that all calls have, then its own answer.
 
-    :param kind: what it counts as: `submissions`, `polls`, `batch_polls` or `others`.
-    :param answer: what gives the answer, or raises Refused.
+    :param kind: how it is counted: `submissions`, `polls`, `batch_polls` or `others`.
+    :param answer: returns the answer, or raises Refused.
     """
 
-    def __init__(self, api: Api, kind: str, answer: Callable[[Any, Request], Awaitable[Response]]) -> None:
+    def __init__(self, api: PlayedApi, kind: str, answer: Callable[[Any, Request], Awaitable[Response]]) -> None:
         self.api = api
         self.kind = kind
         self.answer = answer
@@ -177,7 +192,7 @@ class Call:
                     memory.counts["refused"] += 1
                 response = refused.response
             except ClientDisconnect:
-                # Gone before it had sent its body, as a client that is killed is.
+                # A killed client closes its connection before it has sent the whole body.
                 response = Cut()
             if isinstance(response, JSONResponse):
                 response.headers.update(self.api.headers(request))
@@ -186,7 +201,7 @@ class Call:
             await response(scope, receive, send)
 
     def check(self, request: Request) -> None:
-        """Refuse the request if the API is down or does not know its token."""
+        """Refuse the request if the API is down or does not accept the token."""
         weather = self.api.memory.weather
         if weather.down:
             raise Refused(Cut())
@@ -195,7 +210,7 @@ class Call:
             raise Refused(self.api.failed("401"))
 
 
-async def submit(api: Api, request: Request) -> Response:
+async def submit(api: PlayedApi, request: Request) -> Response:
     """Answer a submission."""
     body = await read_json(api, request)
     weather = api.memory.weather
@@ -215,7 +230,7 @@ async def submit(api: Api, request: Request) -> Response:
     return api.created(generation)
 
 
-async def query(api: Api, request: Request) -> Response:
+async def query(api: PlayedApi, request: Request) -> Response:
     """Answer the query of one generation."""
     api.refuse_by_weather()
     generation = api.memory.find(request.path_params["generation_id"], api.name)
@@ -227,12 +242,18 @@ async def query(api: Api, request: Request) -> Response:
     return api.found(generation, request)
 
 
-async def read_json(api: Api, request: Request) -> Any:
-    """Read the request's JSON."""
+async def read_json(api: PlayedApi, request: Request) -> Any:
+    """Parse the request's JSON."""
     try:
         body = json.loads(await request.body())
-        # A lone surrogate is valid JSON but cannot be sent back.
+        # A lone surrogate is valid JSON, but no answer or report could contain it.
         json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise Refused(api.invalid(str(error))) from error
     return body
+
+
+def words_of(prompt: str) -> dict[str, str]:
+    """Find the words in brackets in this prompt; the value of each is the text after its colon, or empty."""
+    found = WORDS.findall(prompt)
+    return {(word or fail).lower(): number or code for word, number, fail, code in found}

@@ -1,4 +1,4 @@
-"""The sandbox as an ASGI application: both APIs, the CDN, and what happened."""
+"""The sandbox as an ASGI application: its APIs, the CDN, and the report."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from starlette.applications import Starlette
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from airflow_provider_luma.sandbox import agents, answers, cdn, gateway
+from airflow_provider_luma.sandbox import cdn
 from airflow_provider_luma.sandbox.memory import Memory, Settings
+from airflow_provider_luma.sandbox.played import play
 from airflow_provider_luma.sandbox.weather import Weather
 
 if TYPE_CHECKING:
@@ -21,30 +22,30 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from airflow_provider_luma.sandbox.api import PlayedApi
+
 PAGE = Path(__file__).with_name("page.html")
 
 
 def create_app(settings: Settings | None = None, *, clock: Callable[[], float] = time.monotonic) -> Starlette:
     """
-    Make a sandbox to run on a server of your own.
+    Make a sandbox that you run on a server of your own.
 
-    Connections can be cut only if the server is uvicorn with `http=CuttableProtocol`, as in `Sandbox`.
+    It can cut connections only if the server is uvicorn with `http=CuttableProtocol`, as in `Sandbox`.
 
-    :param settings: how it answers; the defaults of `Settings` if left out.
-    :param clock: what tells the seconds; replace it in tests that should not wait.
+    :param settings: its behaviour; by default `Settings()`.
+    :param clock: returns the time in seconds; replace it in tests that should not wait.
     """
-    return app_with(Memory(settings or Settings(), clock))
+    memory = Memory(settings or Settings(), clock)
+    return app_with(memory, play(memory))
 
 
-def app_with(memory: Memory) -> Starlette:
-    """Make the application that answers out of this memory."""
-    prefix = memory.settings.prefix.strip("/")
+def app_with(memory: Memory, apis: dict[str, PlayedApi]) -> Starlette:
+    """Make the application of these APIs and their memory."""
     bound = functools.partial
     return Starlette(
         routes=[
-            *gateway.routes(memory),
-            *(gateway.routes(memory, f"/{prefix}") if prefix else ()),
-            *agents.routes(memory),
+            *(route for api in apis.values() for route in api.routes()),
             Route("/cdn/{generation_id}/{file}", bound(cdn.send_file, memory)),
             Route("/cdn/until-{until:float}/{generation_id}/{file}", bound(cdn.send_file, memory)),
             Route("/sandbox", bound(show, memory)),
@@ -55,7 +56,7 @@ def app_with(memory: Memory) -> Starlette:
 
 
 async def show(memory: Memory, request: Request) -> Response:
-    """Answer what happened: a page for a browser, JSON for a program."""
+    """Answer with the report: a page for a browser, JSON for a program."""
     if "text/html" in request.headers.get("accept", ""):
         return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers={"Vary": "Accept"})
     address = cdn.address(memory, str(request.base_url), memory.settings.url_seconds)
@@ -63,15 +64,15 @@ async def show(memory: Memory, request: Request) -> Response:
 
 
 async def reset(memory: Memory, _: Request) -> Response:
-    """Forget everything."""
+    """Forget all generations, requests and counts."""
     memory.reset()
     return Response(status_code=204)
 
 
 async def change_weather(memory: Memory, request: Request) -> Response:
-    """Make the weather what the body says, and good in everything it does not mention."""
+    """Set the weather to the fields of the body; other fields get their defaults."""
     try:
         memory.weather = Weather.parse(json.loads(await request.body()))
     except (ValueError, RecursionError) as error:
-        return answers.error(400, "invalid_request", str(error))
+        return JSONResponse({"message": str(error)}, 400)
     return Response(status_code=204)

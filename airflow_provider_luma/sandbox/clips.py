@@ -1,4 +1,4 @@
-"""The videos that the sandbox makes: three wide ones, and a vertical one."""
+"""The videos that the sandbox makes: three wide clips and a vertical clip."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent / "clips"
 
 @dataclass(frozen=True)
 class Clip:
-    """A short video, its first and last frame, and the words that ask for it."""
+    """A short video, its first and last frame, and the words in a prompt that select it."""
 
     name: str
     words: frozenset[str] = frozenset()
@@ -21,7 +21,7 @@ class Clip:
     duration: float = 4.0
 
     def path(self, file: str) -> Path:
-        """Say where a file of this clip is: `video.mp4`, `video_raw.mp4`, `thumbnail.jpg` or `last_frame.jpg`."""
+        """Return the path of a file: `video.mp4`, `video_raw.mp4`, `thumbnail.jpg` or `last_frame.jpg`."""
         endings = {
             "video.mp4": ".mp4",
             "video_raw.mp4": ".mp4",
@@ -42,9 +42,9 @@ VERTICAL = Clip("vertical", width=360, height=640, duration=10.0)
 
 def pick(prompt: str, aspect_ratio: str = "") -> Clip:
     """
-    Pick the clip for this prompt, always the same: the one it names, or else one drawn by its hash.
+    Pick the clip for this prompt: by a word in it, else by its hash, so that a prompt always has the same clip.
 
-    :param aspect_ratio: such as `9:16`; there is one vertical clip, whatever its prompt.
+    :param aspect_ratio: such as `9:16`; all prompts share the vertical clip.
     """
     if aspect_ratio in VERTICAL_RATIOS:
         return VERTICAL

@@ -1,4 +1,4 @@
-"""What comes in place of an API's own answer, from either API."""
+"""Errors that replace an API's own answer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 class Refused(Exception):
     """
-    The API answers with an error, and nothing was accepted.
+    The API answers with an error and accepts nothing.
 
-    :param response: what it answers.
+    :param response: the answer.
     """
 
     def __init__(self, response: Response) -> None:
@@ -25,7 +25,7 @@ class Refused(Exception):
 
 
 def page(status: int) -> HTMLResponse:
-    """Answer with the page that a CDN in between puts in place of the API's answer."""
+    """Answer with a web page, as a proxy or CDN between client and API does."""
     title = f"{status} {HTTPStatus(status).phrase}"
     return HTMLResponse(
         f"<!DOCTYPE html>\n<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\n", status
@@ -34,9 +34,9 @@ def page(status: int) -> HTMLResponse:
 
 class Cut(Response):
     """
-    No answer at all: the connection is cut without a status line.
+    Cut the connection instead of answering.
 
-    :param after: seconds to keep the client waiting first, 0 by default.
+    :param after: how long the client waits before that, in seconds; 0 by default.
     """
 
     def __init__(self, after: float = 0) -> None:
@@ -44,14 +44,16 @@ class Cut(Response):
         self.after = after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Wait until the client has gone or its time is up, and cut the connection."""
+        """Wait until the client has disconnected or its time is up, then cut the connection."""
         with anyio.move_on_after(self.after):
             await client_gone(receive)
         cut = scope.get("state", {}).get("cut")
         if cut is None:
-            raise ConnectionAbortedError("this server cannot cut connections; `Sandbox` and the command line can")
+            raise ConnectionAbortedError(
+                "This server cannot cut a connection. Run the sandbox with the class Sandbox or on the command line."
+            )
         cut()
-        # uvicorn answers 500 for an application that returns before the connection is lost.
+        # If the application returned before the connection is lost, uvicorn would answer 500.
         await client_gone(receive)
 
 

@@ -1,4 +1,4 @@
-"""A sandbox that listens."""
+"""A sandbox that listens on a port."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_luma.sandbox import cdn
-from airflow_provider_luma.sandbox.agents import Agents
 from airflow_provider_luma.sandbox.app import app_with
-from airflow_provider_luma.sandbox.gateway import Gateway
+from airflow_provider_luma.sandbox.generation import Failure
 from airflow_provider_luma.sandbox.memory import Memory, Settings
+from airflow_provider_luma.sandbox.played import DEFAULT_API, play
 from airflow_provider_luma.sandbox.weather import Weather
 
 if TYPE_CHECKING:
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from typing_extensions import Self
 
-    from airflow_provider_luma.sandbox.memory import ApiName, ReceivedRequest
+    from airflow_provider_luma.sandbox.memory import ReceivedRequest
 
 KEEP_REQUESTS = 10_000
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a port; 0 is a free one."""
+    """Open a port; 0 means any free port."""
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
 
 
 def address(listener: socket.socket) -> str:
-    """Return the URL that reaches this port."""
+    """Return the URL of this port."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def make_server(app: Starlette) -> uvicorn.Server:
-    """Make a quiet uvicorn whose connections can be cut."""
+    """Make a uvicorn server that logs only warnings and can cut connections."""
     import uvicorn
 
     from airflow_provider_luma.sandbox.wire import CuttableProtocol
@@ -54,7 +54,7 @@ def make_server(app: Starlette) -> uvicorn.Server:
             log_config=None,
             log_level="warning",
             timeout_graceful_shutdown=5,
-            # Longer than a client pauses between two polls, or some meet a connection that is just being closed.
+            # Longer than the pause between two polls, so that no client uses a connection while it is being closed.
             timeout_keep_alive=75,
         )
     )
@@ -62,21 +62,22 @@ def make_server(app: Starlette) -> uvicorn.Server:
 
 class Sandbox:
     """
-    Run a sandbox for as long as a `with` block lasts, for tests of your own DAGs.
+    Run a sandbox in a `with` block, to test your own DAGs.
 
-    :param port: where it listens on 127.0.0.1; 0, the default, is a free port.
-    :param clock: what tells the seconds; replace it in tests that should not wait.
+    :param port: the port on 127.0.0.1; 0 (the default) means any free port.
+    :param clock: returns the time in seconds; replace it in tests that should not wait.
     :param settings: the fields of `Settings` by name, such as `seconds=0`.
     """
 
     def __init__(self, *, port: int = 0, clock: Callable[[], float] = time.monotonic, **settings: Any) -> None:
         self.port = port
         self.memory = Memory(Settings(**settings), clock, KEEP_REQUESTS)
-        self.app = app_with(self.memory)
+        self.apis = play(self.memory)
+        self.app = app_with(self.memory, self.apis)
         self.url = ""
 
     def __enter__(self) -> Self:
-        """Start to listen; `url` says where."""
+        """Start to listen; `url` is the address."""
         self.listener = listen("127.0.0.1", self.port)
         self.port = self.listener.getsockname()[1]
         self.url = address(self.listener)
@@ -94,14 +95,14 @@ class Sandbox:
 
     @property
     def requests(self) -> list[ReceivedRequest]:
-        """What the APIs and the CDN were asked, oldest first: the latest 10,000 requests since the last reset."""
+        """The latest 10,000 requests to the APIs and the CDN since the last reset, oldest first."""
         return list(self.memory.requests)
 
     def add_generation(
         self,
         prompt: str = "A paper boat",
         *,
-        api: ApiName = "gateway",
+        api: str = DEFAULT_API,
         generation_id: str = "",
         state: str = "",
         seconds: float | None = None,
@@ -114,18 +115,22 @@ class Sandbox:
         """
         Put a generation into the sandbox without submitting it, and return its id; it counts as charged.
 
-        :param prompt: its prompt, in which `[fail]`, `[moderated]`, `[slow]` and `[flaky]` work.
-        :param api: the API that has it, `gateway` or `agents`; the other does not know its id.
-        :param generation_id: its id; a new one, if empty.
-        :param state: a state that it keeps until `finish`: `pending`, `processing`, `completed`, `failed`, or another
-            word, which is sent as it is. If empty, its age decides.
-        :param seconds: how long it takes; the sandbox's own `seconds` if left out.
-        :param age: how many seconds ago it was submitted, 0 by default.
-        :param failure_reason: the reason why it fails; the API's own for `failure_code`, if empty.
-        :param failure_code: the code with which it fails on Luma's own API; `none` is a failure without one.
-        :param video_url: the URL of its video, in place of the sandbox's own.
+        :param prompt: its prompt; the words `[fail]`, `[moderated]`, `[slow]` and `[flaky]` work in it.
+        :param api: the name of its API in the connection's extra `api`; the other APIs do not know its id.
+        :param generation_id: its id; if empty, a new id.
+        :param state: a state that it keeps until `finish`: `pending`, `processing`, `completed`, `failed`, or any other
+            word, which the answer repeats unchanged. If empty, its age decides.
+        :param seconds: how long it takes, in seconds; by default the sandbox's own `seconds`.
+        :param age: its age, in seconds; 0 by default.
+        :param failure_reason: the reason of its failure; if empty, the API's own reason for `failure_code`.
+        :param failure_code: the code of its failure, if the API has codes; `none` means a failure without a code.
+        :param video_url: the URL of its video; if empty, a clip of the sandbox.
         :param answer: fields of the API's JSON that replace those of the answer to a poll.
+        :raises ValueError: if the sandbox does not play this API.
         """
+        if api not in self.apis:
+            raise ValueError(f"The sandbox does not play the API {api!r}. Use api={' or '.join(map(repr, self.apis))}.")
+        played = self.apis[api]
         fields: dict[str, Any] = {
             "id": generation_id,
             "fixed_state": state,
@@ -134,25 +139,24 @@ class Sandbox:
             "video_url": video_url,
             "answer": answer,
         }
-        maker = {"gateway": Gateway, "agents": Agents}[api](self.memory)
         if state == "failed" or failure_reason or failure_code:
-            reason, fields["failure_code"] = maker.failure({"fail": failure_code})
-            fields["failure_reason"] = failure_reason or reason
+            failure = played.failure({"fail": failure_code}) or Failure("")
+            fields["failure"] = failure._replace(reason=failure_reason or failure.reason)
         given = {name: value for name, value in fields.items() if value not in (None, "")}
-        return maker.add(prompt, maker.submission(prompt), **given).id
+        return played.add(prompt, played.submission(prompt), **given).id
 
     def finish(self, generation_id: str, *, after: float = 0.0) -> None:
         """
         Let a generation end.
 
-        :param after: in how many seconds from now; 0, the default, is at once.
+        :param after: the delay, in seconds; 0 by default.
         :raises KeyError: if there is no such generation.
         """
         self.memory.generations[generation_id].finish(after)
 
     def remove_generation(self, generation_id: str) -> None:
         """
-        Let neither API know a generation any more; `add_generation` can bring its id back.
+        Remove a generation: its id becomes unknown. `add_generation` can add the id again.
 
         :raises KeyError: if there is no such generation.
         """
@@ -160,25 +164,25 @@ class Sandbox:
 
     def change(self, **settings: Any) -> None:
         """
-        Change settings while it runs; what was submitted before stays as it is.
+        Change settings while the sandbox runs; generations that exist keep their `seconds`.
 
         :param settings: the fields of `Settings` by name, such as `token="another"`.
         """
         self.memory.settings = replace(self.memory.settings, **settings)
 
     def report(self) -> dict[str, Any]:
-        """Return what was submitted, polled and charged, as `GET /sandbox` has it."""
+        """Return the report of `GET /sandbox`: all generations, polls, charges and refunds."""
         return self.memory.report(cdn.address(self.memory, self.url, self.memory.settings.url_seconds))
 
     def weather(self, **weather: Any) -> None:
         """
-        Change the weather; without arguments it is good again.
+        Set the weather; without arguments, no call fails by chance.
 
         :param weather: the fields of `Weather` by name, such as `status={"500": 0.05}` or `down=True`.
-        :raises ValueError: if there is no such weather.
+        :raises ValueError: if a field or a failure is unknown, or a chance is impossible.
         """
         self.memory.weather = Weather.parse(weather)
 
     def reset(self) -> None:
-        """Forget everything, and make the weather good."""
+        """Forget all generations, requests and counts, and make the weather good."""
         self.memory.reset()

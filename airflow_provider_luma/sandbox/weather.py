@@ -8,28 +8,29 @@ from typing import Any
 
 STATUS_FAILURES = frozenset({"429", "500", "502", "503", "504", "drop", "html", "hang"})
 CDN_FAILURES = frozenset({"403", "429", "500", "503", "cut", "html", "json"})
-# A submission that these refuse is not charged; `drop_after_accept` is charged and gets no answer.
+# All of these refuse the submission without a charge, except `drop_after_accept`: accepted and charged, no answer.
 SUBMIT_FAILURES = frozenset({"402", "403", "413", "422", "429", "busy", "502", "503", "drop_after_accept"})
 
 
 @dataclass
 class Weather:
     """
-    How often calls go wrong; never, by default.
+    How often calls fail; by default, none fails.
 
-    :param status: how likely each failure of a status query is, single or batch: `429`, `500`, `502`, `503`, `504`,
-        `drop` (connection cut), `html` (200 with a page) or `hang` (no answer), each 0 to 1, 1 in total at most.
-    :param submit: how likely each failure of a submission is: `402`, `403`, `413`, `422`, `429`, `502`, `503`, `busy`
-        (429, too many running generations), all not accepted, or `drop_after_accept` (accepted and charged, then the
-        connection cut).
-    :param cdn: how likely each failure of a file's download is: `403`, `429`, `500`, `503`, `html` or `json` (200 with
-        that), or `cut` (a twentieth of the file, then the connection is closed).
-    :param down: every call gets its connection cut.
-    :param revoked: every token is refused with 401.
-    :param hang_seconds: how long a status query that hangs is kept waiting, 30 by default.
-    :param retry_after: seconds to wait that a 429 by chance names; 0, the default, is none from the gateway and 1 from
-        Luma's own API.
-    :param seed: makes the chances repeatable.
+    Each chance is a number from 0 to 1. The chances of one field add up to 1 at most.
+
+    :param status: the chance of each failure of a status query, single or batch: `429`, `500`, `502`, `503`, `504`,
+        `drop` (the connection is cut), `html` (200 with a web page) or `hang` (no answer).
+    :param submit: the chance of each failure of a submission. `402`, `403`, `413`, `422`, `429`, `502`, `503` and
+        `busy` (429, too many running generations) refuse it; with `drop_after_accept` it is accepted and charged, then
+        the connection is cut.
+    :param cdn: the chance of each failure of a download: `403`, `429`, `500`, `503`, `html` or `json` (200 with a web
+        page or JSON), or `cut` (the connection is closed after a twentieth of the file).
+    :param down: whether every API call has its connection cut.
+    :param revoked: whether every token is refused with 401.
+    :param hang_seconds: how long a status query hangs, in seconds; 30 by default.
+    :param retry_after: the `Retry-After` of a 429 by chance, in seconds; if 0 (the default), the API chooses.
+    :param seed: makes the failures repeatable.
     """
 
     status: dict[str, float] = field(default_factory=dict)
@@ -42,7 +43,7 @@ class Weather:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse weather that could not happen."""
+        """Refuse unknown failures and impossible chances."""
         for name, chances, known in (
             ("status", self.status, STATUS_FAILURES),
             ("submit", self.submit, SUBMIT_FAILURES),
@@ -50,39 +51,39 @@ class Weather:
         ):
             unknown = set(chances) - known
             if unknown:
-                raise ValueError(f"{name} knows {', '.join(sorted(known))}; not {', '.join(sorted(unknown))}")
+                raise ValueError(f"{name} has no {', '.join(sorted(unknown))}. Use {', '.join(sorted(known))}.")
             if any(chance < 0 for chance in chances.values()) or sum(chances.values()) > 1 + 1e-9:
-                raise ValueError(f"the chances of {name} are 0 or more, and 1 in total at most")
+                raise ValueError(f"The chances of {name} must be 0 or more, and at most 1 in total.")
         self.dice = random.Random(self.seed)  # noqa: S311 - nothing here is a secret
 
     @classmethod
     def parse(cls, body: Any) -> Weather:
         """
-        Read the weather from a JSON body.
+        Parse the weather from a JSON body.
 
-        :raises ValueError: if it is not an object, has an unknown field or a field of the wrong type.
+        :raises ValueError: if the body is not an object, or a field is unknown or has the wrong type.
         """
         if not isinstance(body, dict):
-            raise ValueError("the weather is a JSON object")  # noqa: TRY004 - one error for all that is wrong
+            raise ValueError("The weather must be a JSON object.")  # noqa: TRY004 - the same error as for its fields
         try:
             return cls(**body)
         except (AttributeError, TypeError) as error:
             raise ValueError(str(error)) from error
 
     def status_failure(self) -> str | None:
-        """Return which failure this status query meets, or None."""
+        """Draw a failure for this status query, or None."""
         return self.draw(self.status)
 
     def submit_failure(self) -> str | None:
-        """Return which failure this submission meets, or None."""
+        """Draw a failure for this submission, or None."""
         return self.draw(self.submit)
 
     def cdn_failure(self) -> str | None:
-        """Return which failure this download meets, or None."""
+        """Draw a failure for this download, or None."""
         return self.draw(self.cdn)
 
     def draw(self, chances: dict[str, float]) -> str | None:
-        """Draw one of the failures by its chance, or None."""
+        """Draw a failure, each by its chance, or None."""
         left = self.dice.random()
         for failure, chance in chances.items():
             left -= chance

@@ -1,4 +1,4 @@
-"""The server's side of a connection, which an answer can cut."""
+"""A connection that its own answer can cut."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 class CuttableProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, with a way for an answer to cut its own connection."""
+    """uvicorn's HTTP/1.1; an answer can cut its own connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Hand every request the means to cut this connection, and to close it after what was sent, in its state."""
+        """Put two functions into the state of every request: `cut` the connection, or `close` it after sending."""
         super().connection_made(transport)
         self.app_state = {**self.app_state, "cut": transport.abort, "close": transport.close}
 
     def shutdown(self) -> None:
-        """Cut the connection, because an answer that hangs would hold up the server."""
+        """Cut the connection: an answer that hangs would keep the server from stopping."""
         self.transport.abort()

@@ -1,36 +1,35 @@
-"""Waiting for what another task submitted."""
+"""The sensor that waits for a generation."""
 
 from __future__ import annotations
 
 import time
-from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
-    AirflowNotFoundException,
+    AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
     PokeReturnValue,
     conf,
 )
 
 from airflow_provider_luma import DEFAULT_CONN_ID
-from airflow_provider_luma.api.arguments import check_generation_id
+from airflow_provider_luma.api.arguments import check_flags, check_generation_id, check_poll_interval
 from airflow_provider_luma.api.errors import LumaError, LumaGenerationFailed
 from airflow_provider_luma.api.waiting import Wait, parse_states
 from airflow_provider_luma.failures import STILL_RUNNING, fail_without_retry
 from airflow_provider_luma.links.luma import LINKS
 from airflow_provider_luma.outcome import Outcome
-from airflow_provider_luma.template import is_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_luma.api import GenerationState
+    from airflow_provider_luma.api import Generation, GenerationState
     from airflow_provider_luma.hooks.luma import LumaHook
 
 STORE_KEY = "luma_wait"
@@ -44,17 +43,16 @@ class LumaGenerationSensor(BaseSensorOperator):
     The ``return_value`` XCom is a dict: ``id, state, video_url, thumbnail_url, last_frame_url, width, height``
     (pixels), ``duration`` (seconds), ``created_at`` (RFC 3339, UTC), ``failure_reason``. URLs expire.
 
-    A generation that failed fails the task without another try, unless ``failed`` is a state that is waited for; an
-    API in trouble does not end the wait. The time limits are Airflow's own: ``timeout`` and ``execution_timeout``.
+    A generation that failed fails the task without a retry, unless ``failed`` is a target state. Trouble of the API
+    does not end the wait. The time limits are Airflow's: ``timeout`` and ``execution_timeout``.
 
-    :param generation_id: the id that the submitting task pushed, such as ``submit.output``.
-    :param target_state: ``pending``, ``processing``, ``completed`` or ``failed``, or several of them. A generation
-        that is completed has been through the states before.
-    :param luma_conn_id: the Airflow connection that holds the token.
-    :param deferrable: whether to wait in the triggerer, without a worker; the default is Airflow's
-        ``[operators] default_deferrable``.
-    :param poke_interval: seconds between two polls, default 5. With ``mode="reschedule"`` each is a process of its
-        own, so take a minute there.
+    :param generation_id: the id that the submitting task pushed, for example ``submit.output``.
+    :param target_state: ``pending``, ``processing``, ``completed`` or ``failed``, or a list of them. A completed
+        generation has passed the earlier states.
+    :param luma_conn_id: the Airflow connection with the token.
+    :param deferrable: wait in the triggerer, without a worker; the default is ``[operators] default_deferrable``.
+    :param poke_interval: seconds between two polls, default 5. With ``mode="reschedule"`` each poll is a process:
+        use 60 there.
     """
 
     template_fields: Sequence[str] = ("generation_id", "target_state", "luma_conn_id")
@@ -71,18 +69,14 @@ class LumaGenerationSensor(BaseSensorOperator):
         poke_interval: timedelta | float = 5.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(poke_interval=poke_interval, **kwargs)
+        super().__init__(poke_interval=check_poll_interval(poke_interval, "poke_interval"), **kwargs)
+        check_flags(deferrable=deferrable)
         self.generation_id = generation_id
         self.target_state = target_state
         self.luma_conn_id = luma_conn_id
         self.deferrable = deferrable
         self._wait: Wait | None = None
-        self._not_before = 0.0
-        with fail_without_retry():
-            if not is_template(target_state):
-                parse_states(target_state)
-            if not is_template(generation_id):
-                check_generation_id(generation_id, FOR_SEVERAL)
+        self._began: datetime | None = None
 
     def execute(self, context: Context) -> Any:
         """Wait, and return the generation as a dict."""
@@ -90,52 +84,58 @@ class LumaGenerationSensor(BaseSensorOperator):
             check_generation_id(self.generation_id, FOR_SEVERAL)
             parse_states(self.target_state)
             outcome.record(generation_id=self.generation_id)
-            generation = (self._poll_once() or self._defer()) if self.deferrable else super().execute(context)
-            outcome.finished(generation)
-            return generation
+            self._began = datetime.now(timezone.utc)
+            return self._finish(super().execute(context), outcome)
 
     def poke(self, context: Context) -> PokeReturnValue:
-        """Poll once."""
-        if time.monotonic() < self._not_before:
-            return PokeReturnValue(is_done=False)
-        # A sensor that is rescheduled is another process at each poll. Before Airflow 3.3 it knows nothing then.
+        """Poll once; a deferrable sensor then defers if the wait is not over."""
+        # With mode="reschedule" each poll is a new process. Before Airflow 3.3 it has no memory.
         store = context.get("task_state_store") if self.reschedule else None
         with fail_without_retry(LumaGenerationFailed):
             if self._wait is None:
                 memory: Any = store.get(STORE_KEY) if store is not None else None
                 self._wait = Wait(self.generation_id, self.target_state, log=self.log, memory=memory)
-            generation = self._hook.poll(self._wait)
-        if self._wait.failures:
-            self._not_before = time.monotonic() + self._wait.pause(self.poke_interval)
+            if time.time() < self._wait.memory["not_before"]:
+                return PokeReturnValue(is_done=False)
+            generation = self._hook.poll(self._wait, timeout=self._time_left(context))
+        if not generation and self.deferrable:
+            self._defer()
+        self._wait.pause(self.poke_interval)
         if store is not None:
             store.set(STORE_KEY, self._wait.memory)
-        return PokeReturnValue(is_done=generation is not None, xcom_value=generation and generation.as_dict())
+        return PokeReturnValue(is_done=generation is not None, xcom_value=generation)
+
+    def _time_left(self, context: Context) -> float:
+        """Return the seconds until the sensor's time-out, at least 1."""
+        began = context["ti"].get_first_reschedule_date(context) if self.reschedule else self._began
+        spent = (datetime.now(timezone.utc) - began).total_seconds() if began else 0.0
+        return max(self.timeout - spent, 1.0)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
-        """Take what the trigger brought."""
+        """Finish with the trigger's result."""
         from airflow_provider_luma.triggers.luma import generation_from
 
         try:
             with Outcome(self, context, resumed=True) as outcome, fail_without_retry(LumaGenerationFailed):
-                generation = generation_from(event).as_dict()
-                outcome.finished(generation)
-                return generation
+                return self._finish(generation_from(event), outcome)
         except LumaError as error:
             if self.never_fail:
-                # Airflow does this for its own exceptions only.
+                # Airflow does this only for its own exceptions.
                 raise AirflowSkipException(str(error)) from error
             raise
 
-    def _poll_once(self) -> dict[str, Any] | None:
-        """Return the generation when it is in the state already; whatever else there is to it, the trigger sees."""
-        from airflow_provider_luma.hooks.luma import LumaHook
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Continue after the deferral. Only the sensor's own ``timeout`` is a sensor time-out, without a retry."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowSensorTimeout as error:
+            if self.execution_timeout and self.execution_timeout < timedelta(seconds=self.timeout):
+                raise AirflowTaskTimeout(f"The execution_timeout of {self.execution_timeout} is over.") from error
+            raise
 
-        with suppress(LumaError, AirflowNotFoundException):
-            generation = LumaHook(self.luma_conn_id).get_generation(self.generation_id, repeat=False)
-            if generation.state in parse_states(self.target_state):
-                self.log.info("Generation %s is %s.", generation.id, generation.state)
-                return generation.as_dict()
-        return None
+    def _finish(self, generation: Generation, outcome: Outcome) -> dict[str, Any]:
+        outcome.emit(generation)
+        return outcome.finished(generation)
 
     def _defer(self) -> NoReturn:
         from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
@@ -150,12 +150,11 @@ class LumaGenerationSensor(BaseSensorOperator):
         )
 
     def on_kill(self) -> None:
-        """Log what goes on when this task does not."""
+        """Log that the generation keeps running."""
         self.log.warning(STILL_RUNNING, self.generation_id)
 
     @cached_property
     def _hook(self) -> LumaHook:
-        """What this process polls with."""
         from airflow_provider_luma.hooks.luma import LumaHook
 
         return LumaHook(self.luma_conn_id)

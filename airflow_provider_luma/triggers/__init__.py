@@ -1,1 +1,1 @@
-"""What waits for generations in the triggerer."""
+"""The trigger, and the polling for all triggers of an event loop."""

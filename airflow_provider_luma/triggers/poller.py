@@ -1,8 +1,11 @@
 """
-Polling all the generations that one event loop waits for, together.
+The poller polls for all triggers of an event loop together.
 
-The triggers decide when a wait is over (see :mod:`airflow_provider_luma.api.waiting`), this polls: many generations in
-one batch query where the API has one, in threads, in the order in which they are due.
+It sends the requests, in threads, for the generations that are due: batch queries for many generations if the API has
+them. The triggers decide when a wait is over (:mod:`airflow_provider_luma.api.waiting`).
+
+No wait may harm another. Batch queries, single polls and polls of generations that failed before have their own slots.
+If a step raises an unexpected error, only the wait concerned ends.
 """
 
 from __future__ import annotations
@@ -11,220 +14,169 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 from airflow.providers.common.compat.sdk import Stats
 
-from airflow_provider_luma.api import Generation, LumaAuthenticationError, LumaError, LumaInvalidRequest, LumaNotFound
+from airflow_provider_luma.api import Generation, LumaError, LumaInvalidRequest, LumaNotFound
 from airflow_provider_luma.api.retry import backoff
+from airflow_provider_luma.triggers.pacing import FIRST_PAUSE, BatchSize, Pace, Trouble, now
+from airflow_provider_luma.triggers.subscriptions import Subscription, guarded, notify, notify_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_luma.api import LumaClient
-    from airflow_provider_luma.triggers.connections import Connection
-
-Seen = Generation | LumaError
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH_QUERIES = 4
-"""Batch queries at the same time."""
+SLOTS = {"batch": 4, "single": 16, "failing": 4}
+"""
+Number of requests at the same time: batch queries, single polls, and single polls of generations that failed before.
 
-MAX_SINGLE_REQUESTS = 16
-"""Requests for one generation each at the same time."""
+Each kind has its own slots, so that slow answers of one kind do not delay the others.
+"""
 
 STAGGER = 0.01
-"""Seconds between two batch queries, or their answers are parsed at the same time."""
+"""Seconds between two batch queries, so that their answers are not parsed at the same moment."""
 
 SCAN_INTERVAL = 0.25
-"""Seconds, at most, between two looks at all subscriptions, and for which a new poller waits for them to come."""
+"""Seconds between two searches for due subscriptions; a new poller waits as long for more subscriptions."""
 
-NOTIFY_BATCH = 10
-"""Changes that are handed over before each pause; the triggers log them."""
+SLOW = 5.0
+"""Seconds after which a batch query that failed is not divided: its ids are polled alone, at the same time."""
 
-NOTIFY_PAUSE = 0.01
-"""Seconds. A triggerer's log takes about a line a millisecond; with some 130 waiting, the next stops the event loop."""
-
-CACHE_TTL = 300.0
-"""Seconds for which something that was found out is believed: a batch limit, or what a connection leads to."""
+LOST = 3600.0
+"""Seconds after which a poll without an outcome is repeated."""
 
 CROWDED = "%d generations are waited for, and %s allows %g polls a second: each is polled every %.0f s."
-
-FIRST_PAUSE = 5.0
-"""Seconds without a poll after a failure that concerns all; doubled with each one more in a row."""
-
-_NOTIFY_LOCKS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
-"""All the pollers of an event loop take turns: what they hand over goes to the one log of the triggerer."""
-
-
-def _future() -> asyncio.Future[Seen]:
-    return asyncio.get_running_loop().create_future()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-@dataclass(eq=False, slots=True)
-class Subscription:
-    """One trigger's wait, and what it has not read yet of its generation."""
-
-    generation_id: str
-    poll_interval: float
-    due: float = -inf
-    """When to poll it; never while it is polled."""
-    alone: bool = False
-    """It is polled singly: a batch query left it out, or it was rejected."""
-    answered: float = -inf
-    """When the API last said how it is."""
-    failures: int = 0
-    last_state: str = ""
-    """The state that was handed over last, or "failing" where polling failed."""
-    ended: Exception | None = None
-    news: asyncio.Future[Seen] = field(default_factory=_future)
-
-    async def next(self) -> Seen:
-        """Wait for news, and return the newest; raise what makes it impossible to poll."""
-        await self.news
-        news, self.news = self.news, _future()
-        if self.ended:
-            raise self.ended.with_traceback(None)
-        return news.result()
-
-    def notify(self, news: Seen) -> bool:
-        """Hand over news, in place of older ones that were not read, and return whether that is a change."""
-        if self.news.done():
-            self.news = _future()
-        self.news.set_result(news)
-        before, self.last_state = self.last_state, news.state_name if isinstance(news, Generation) else "failing"
-        return self.last_state != before
 
 
 class Poller:
     """
-    All the waits of one event loop that poll with one client.
+    Polls for all subscriptions of an event loop that use the same client.
 
-    :param client: what to poll with.
-    :param connections: those of the event loop, of which some lead to this poller.
+    Add to and remove from :attr:`subscriptions` to start and stop polling a generation.
+
+    :param client: sends the requests.
+    :param pace: shared by all pollers with the same host and token.
+    :param count_waits: returns the number of waits in this event loop, for Airflow's metrics.
     """
 
-    def __init__(self, client: LumaClient, connections: Mapping[str, Connection]) -> None:
+    def __init__(self, client: LumaClient, pace: Pace, count_waits: Callable[[], int]) -> None:
         self.client = client
-        self.batch_size = client.dialect.BATCH_SIZE
-        """How many ids to take in one batch query; less when the API has refused so many since the last look-up."""
-        self.refused = _future()
-        """The refusal of the token, as soon as it is refused."""
-        self._connections = connections
-        self._failures = 0
-        self._quiet_until = self._next_turn = -inf
-        self._threads = ThreadPoolExecutor(MAX_SINGLE_REQUESTS, thread_name_prefix="luma-poller")
-        self._polling: set[asyncio.Task[int]] = set()
-        self._running = asyncio.create_task(self._run())
+        self.pace = pace
+        self.subscriptions: set[Subscription] = set()
+        self.batch = BatchSize(client.dialect.BATCH_SIZE)
+        self.trouble = Trouble()
+        self._count_waits = count_waits
+        self._slots = {kind: asyncio.Semaphore(count) for kind, count in SLOTS.items()}
+        self._threads = ThreadPoolExecutor(sum(SLOTS.values()), thread_name_prefix="luma-poller")
+        self._polls: set[asyncio.Task[None]] = set()
+        self.running = asyncio.create_task(self._run())
+        """Done if the poller was closed, or broke."""
 
     def close(self) -> None:
-        """Poll no more, close the sessions and end the threads."""
-        for task in (self._running, *self._polling):
+        """Stop polling, and end the threads and their HTTP sessions."""
+        for task in (self.running, *self._polls):
             task.cancel()
-        # A thread's session goes with the thread.
+        # A session ends with its thread.
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._report()
 
-    @property
-    def _pace(self) -> float:
-        return 1 / self.client.dialect.REQUESTS_PER_SECOND
-
-    @property
-    def _subscriptions(self) -> list[Subscription]:
-        return [one for each in self._connections.values() if each.poller is self for one in each.subscriptions]
-
     async def _run(self) -> None:
-        warned = False
         await asyncio.sleep(SCAN_INTERVAL)
         while True:
-            due = min((one.due for one in self._subscriptions), default=inf)
-            left = max(due, self._quiet_until) - _now()
-            if left > 0:
-                await asyncio.sleep(min(left, SCAN_INTERVAL))
+            with guarded([]):
+                await self._step()
+                await asyncio.sleep(0)
                 continue
-            if self._failures:
-                await self._probe()
-                continue
-            batches = self._due_batches()
-            if not warned and len(batches) * self._pace > batches[0][0].poll_interval:
-                warned = True
-                waiting, allowed = len(self._subscriptions), self.client.dialect.REQUESTS_PER_SECOND
-                log.warning(CROWDED, waiting, self.client.url, allowed, waiting * self._pace)
-            for batch in batches:
-                _put(batch, inf)
-            for batch in batches:
-                most = MAX_BATCH_QUERIES if self.batch_size > 1 else MAX_SINGLE_REQUESTS
-                while len(self._polling) >= most:
-                    await asyncio.wait(self._polling, return_when=asyncio.FIRST_COMPLETED)
-                await self._turn(STAGGER if len(batch) > 1 else self._pace)
-                polling = asyncio.create_task(self._poll(batch))
-                self._polling.add(polling)
-                polling.add_done_callback(self._polling.discard)
+            # After an unexpected error.
+            await asyncio.sleep(FIRST_PAUSE)
 
-    async def _turn(self, pause: float) -> None:
-        """Wait until one more request may be sent, and let none follow it for this many seconds."""
-        now = _now()
-        at = max(now, self._next_turn)
-        self._next_turn = at + pause
-        await asyncio.sleep(at - now)
+    async def _step(self) -> None:
+        due = min((one.due for one in self.subscriptions), default=inf)
+        left = max(due, self.trouble.quiet_until) - now()
+        if left > 0:
+            await asyncio.sleep(min(left, SCAN_INTERVAL))
+        elif self.trouble.failures:
+            await self._probe()
+        else:
+            self._start_due()
 
-    def _due_batches(self) -> list[list[Subscription]]:
-        """Return what to poll now, a list for each request: what is due, with what is past half its interval."""
-        now, waiting, size = _now(), self._subscriptions, self.batch_size
-        early = 0.5 if size > 1 else 0.0
-        together = [one for one in waiting if not one.alone and one.due <= now + one.poll_interval * early]
-        together.sort(key=lambda one: one.due)
-        batches = [together[first : first + size] for first in range(0, len(together), size)]
-        return batches + [[one] for one in waiting if one.alone and one.due <= now]
+    def _start_due(self) -> None:
+        """Start to poll the due subscriptions; a batch query includes subscriptions that are due soon."""
+        time, apart, together = now(), list[Subscription](), list[Subscription]()
+        for one in sorted(self.subscriptions, key=lambda one: one.due):
+            alone = one.alone or time < one.apart_until or self.batch.size == 1
+            if one.due <= time + (0 if alone else one.poll_interval / 2):
+                (apart if alone else together).append(one)
+        # The rest follows in the next steps: thousands of tasks would block the event loop.
+        for one in apart[: 8 * SLOTS["single"]]:
+            self._start([one], "failing" if one.failures else "single")
+        for first in range(0, len(together), self.batch.size):
+            self._start(together[first : first + self.batch.size], "batch")
+        self._warn_if_crowded()
 
-    async def _probe(self) -> None:
-        """Poll singly, to see whether the trouble is over: first one, after some pauses ever more, each time others."""
-        due = sorted((one for one in self._subscriptions if one.due <= _now()), key=lambda one: one.due)
-        some = due[: min(2 ** max(self._failures - 3, 0), MAX_SINGLE_REQUESTS)]
-        sent = _now()
-        answers = await asyncio.gather(*(self._poll_singly(one) for one in some))
-        over = any(map(_works, answers))
-        for one, answer in zip(some, answers, strict=True):
-            if not isinstance(answer, LumaError):
-                await self._take([one], answer, sent)
-            elif over:
-                self._set_aside(one, answer)
-            else:
-                await self._pause([one], answer)
+    def _start(self, batch: list[Subscription], kind: str) -> None:
+        poll = asyncio.create_task(self._poll(batch, self._slots[kind]))
+        self._polls.add(poll)
+        poll.add_done_callback(self._polls.discard)
+        _put(batch, now() + LOST)
 
-    async def _poll(self, batch: list[Subscription]) -> int:
-        """Poll these, and return for how many one request was answered at most, or 0 where that is not known."""
-        sent = _now()
-        if self._failures or sent < self._quiet_until or len(batch) > self.batch_size:
-            # Before those that were polled and failed.
+    def _warn_if_crowded(self) -> None:
+        """Log once that a poll of each takes longer than the poll interval."""
+        takes = len(self._polls) * self.pace.single
+        if takes and not self.pace.crowded and takes > min(one.poll_interval for one in self.subscriptions):
+            self.pace.crowded, waiting = True, len(self.subscriptions)
+            log.warning(CROWDED, waiting, self.client.url, 1 / self.pace.single, waiting * self.pace.single)
+
+    async def _poll(self, batch: list[Subscription], slots: asyncio.Semaphore) -> None:
+        with guarded(batch):
+            async with slots:
+                await self._poll_batch([one for one in batch if one in self.subscriptions])
+
+    async def _poll_batch(self, batch: list[Subscription]) -> bool:
+        """Poll a batch, and return whether it was answered."""
+        if not batch or self.trouble.failures or now() < self.trouble.quiet_until or len(batch) > self.batch.size:
+            # Later, but before the subscriptions whose poll failed.
             _put(batch, -inf)
-            return 0
+            return False
+        sent = now()
         found = await self._request(batch)
         if isinstance(found, LumaError):
-            return await self._failed(batch, found)
+            await self._failed(batch, found, slow=now() > sent + SLOW)
+            return False
         await self._take(batch, found, sent)
-        return len(batch)
+        return True
 
-    async def _poll_singly(self, one: Subscription) -> dict[str, Generation] | LumaError:
-        await self._turn(self._pace)
-        return await self._request([one])
+    async def _probe(self) -> None:
+        """Find out whether the trouble is over: poll a single generation, and after some pauses several of them."""
+        due = sorted((one for one in self.subscriptions if one.due <= now()), key=lambda one: (one.failures, one.due))
+        some = due[: min(2 ** max(self.trouble.failures - 3, 0), SLOTS["single"])]
+        answers = await asyncio.gather(*(self._request([one]) for one in some))
+        over = any(map(_works, answers))
+        for one, answer in zip(some, answers, strict=True):
+            with guarded([one]):
+                if not isinstance(answer, LumaError):
+                    await self._take([one], answer, now())
+                elif over:
+                    self._set_aside(one, answer)
+                else:
+                    await self._pause([one], answer)
 
     async def _request(self, batch: list[Subscription]) -> dict[str, Generation] | LumaError:
+        """Send a request as soon as the pace allows it."""
+        await self.pace.turn(STAGGER if len(batch) > 1 else self.pace.single)
         self._report("luma.status_requests")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._get, batch)
         except LumaError as error:
             return error
-        except Exception as error:  # noqa: BLE001 - what nobody thought of must not end a thousand waits
-            return LumaError(f"The answer cannot be understood: {error!r:.200}")
+        except Exception as error:  # noqa: BLE001 - it may concern one generation, or all
+            # The only plain LumaError: all others have a class of their own.
+            return LumaError(f"The answer cannot be understood: {error!r:.200}").with_traceback(error.__traceback__)
 
     def _get(self, batch: list[Subscription]) -> dict[str, Generation]:
         if len(batch) > 1:
@@ -232,75 +184,82 @@ class Poller:
         return {one.generation_id: self.client.get(one.generation_id, repeat=False) for one in batch}
 
     def _report(self, *counted: str) -> None:
-        # Metrics that cannot be sent are no reason not to poll.
+        # Polling goes on if metrics cannot be sent.
         with suppress(Exception):
             for name in counted:
                 Stats.incr(name)
-            Stats.gauge("luma.generations_waiting", sum(len(one.subscriptions) for one in self._connections.values()))
+            Stats.gauge("luma.generations_waiting", self._count_waits())
 
     async def _take(self, batch: list[Subscription], found: Mapping[str, Generation], sent: float) -> None:
-        self._failures = 0
-        known = {one: found[one.generation_id] for one in batch if one.generation_id in found}
+        self.trouble.failures = 0
+        several = len(batch) > 1
+        if several:
+            self.batch.worked()
         for one in batch:
-            one.failures, one.alone, one.due = 0, one not in known, sent
-        for one in known:
-            one.answered, one.due = _now(), sent + one.poll_interval
-        await _notify(known.items())
+            seen = found.get(one.generation_id)
+            # A single poll may know more than a batch query, such as the file of a completed generation.
+            one.failures, one.alone = 0, not seen or (seen.state == "completed" and not seen.video_url)
+            one.due = sent if several and one.alone else sent + one.poll_interval
+            one.answered = now() if seen else one.answered
+        await notify((one, found[one.generation_id]) for one in batch if one.generation_id in found)
+
+    async def _failed(self, batch: list[Subscription], error: LumaError, *, slow: bool) -> None:
+        several = len(batch) > 1
+        if several and isinstance(error, LumaNotFound) and _works(error) and not error.unknown_id:
+            # This API has no batch queries.
+            self.batch.size = 1
+            _put(batch, -inf)
+        elif not _works(error) and await self._concerns_all(batch, error):
+            await self._pause(batch, error)
+        elif not several:
+            self._set_aside(batch[0], error)
+        elif slow:
+            self.batch.failed(pair=False)
+            for one in batch:
+                one.alone, one.due = True, -inf
+        elif len(batch) == 2:
+            self.batch.failed(pair=True)
+            for one in batch:
+                one.poll_apart()
+        else:
+            # The API rejects an id, or takes fewer ids. The halves of an odd number share one, so that no id is alone.
+            half = (len(batch) + 1) // 2
+            worked = await self._poll_batch(batch[:half])
+            rest = [one for one in batch[-half:] if now() >= one.apart_until]
+            if await self._poll_batch(rest) and worked and isinstance(error, LumaInvalidRequest):
+                self.batch.size = min(half, self.batch.size)
+
+    async def _concerns_all(self, batch: list[Subscription], error: LumaError) -> bool:
+        """Return whether the error concerns all subscriptions; poll another generation to find out."""
+        async with self.trouble.checking:
+            if self.trouble.failures or error.retry_after:
+                return True
+            others = [one for one in self.subscriptions if one.answered > -inf and one is not batch[0]]
+            known = sorted(others, key=lambda one: one.answered)[-1:]
+            for witness in known or (batch[:: len(batch) - 1] if len(batch) > 1 else []):
+                if _works(await self._request([witness])):
+                    return False
+                witness.answered = -inf
+            return True
 
     def _set_aside(self, one: Subscription, error: LumaError) -> None:
-        """Poll one alone, ever less often, as it failed by itself; but an unknown id may soon be known."""
-        self._failures = 0
+        """Poll one generation alone and less and less often, or at its interval if only its id is unknown."""
+        self.trouble.failures = 0
+        if type(error) is LumaError:
+            # Unexpected, and it concerns only this generation.
+            raise error
         one.alone = True
-        one.due = _now() + backoff(one.poll_interval, one.failures)
+        one.due = now() + backoff(one.poll_interval, one.failures)
         one.failures += not isinstance(error, LumaNotFound)
         one.notify(error)
 
-    async def _failed(self, batch: list[Subscription], error: LumaError) -> int:
-        if len(batch) > 1 and isinstance(error, LumaNotFound) and not error.unknown_id:
-            # There is no batch query.
-            self.batch_size = 1
-        elif not _concerns_ids(error) and await self._concerns_all(batch, error):
-            await self._pause(batch, error)
-            return 0
-        if len(batch) > 1:
-            # One of them fails for all, or they are too many, or the batch query is broken.
-            middle = (len(batch) + 1) // 2
-            worked = [await self._poll(half) for half in (batch[:middle], batch[middle:])]
-            most = max(worked) if all(worked) else 0
-            if most == 1 or (most and isinstance(error, LumaInvalidRequest)):
-                self.batch_size = min(most, self.batch_size)
-            return most
-        [one] = batch
-        self._set_aside(one, error)
-        return 0
-
-    async def _concerns_all(self, batch: list[Subscription], error: LumaError) -> bool:
-        """Return whether another one cannot be polled either, or need not be tried."""
-        if self._failures or error.retry_after:
-            return True
-        witnesses = [batch[0], batch[-1]] if len(batch) > 1 else []
-        others = [one for one in self._subscriptions if one.answered > -inf and one is not batch[0]]
-        if others:
-            witnesses = [max(others, key=lambda one: one.answered)]
-        for witness in witnesses:
-            if _works(await self._poll_singly(witness)):
-                return False
-            witness.answered = -inf
-        return True
-
     async def _pause(self, batch: list[Subscription], error: LumaError) -> None:
-        """Poll nobody for a while, and tell all; those whose request was under way at that time do not add to it."""
-        now = _now()
-        first = now >= self._quiet_until
-        pause = backoff(FIRST_PAUSE, self._failures if first else 0, error.retry_after)
-        self._quiet_until = max(self._quiet_until, now + pause)
-        _put(batch, now)
-        if first:
-            self._failures += 1
-            if isinstance(error, LumaAuthenticationError):
-                self.refused.set_result(error)
-                self.refused = _future()
-            await notify_all(self._subscriptions, error)
+        """Stop all polls for a while and notify all; later errors of the same pause do not extend it."""
+        _put(batch, now())
+        if self.trouble.begins(error):
+            if type(error) is LumaError:
+                log.warning("Polling %s raised an unexpected error.", self.client.url, exc_info=error)
+            await notify_all(self.subscriptions, error)
 
 
 def _put(batch: list[Subscription], due: float) -> None:
@@ -308,32 +267,7 @@ def _put(batch: list[Subscription], due: float) -> None:
         one.due = due
 
 
-def _works(answer: Mapping[str, Generation] | LumaError) -> bool:
-    return not isinstance(answer, LumaError) or _concerns_ids(answer)
-
-
-def _concerns_ids(error: LumaError) -> bool:
-    """Return whether the API itself says that something is wrong with what was polled."""
-    if isinstance(error, LumaNotFound):
-        return error.from_api
-    # A redirect is none of the API itself.
-    return isinstance(error, LumaInvalidRequest) and not 300 <= (error.status or 0) < 400
-
-
-async def notify_all(subscriptions: Iterable[Subscription], news: Seen, ended: Exception | None = None) -> None:
-    """Hand over news to all that have read theirs, and let their wait end."""
-    every = list(subscriptions)
-    for one in every:
-        one.ended = ended
-    await _notify((one, news) for one in every if not one.news.done())
-
-
-async def _notify(news: Iterable[tuple[Subscription, Seen]]) -> None:
-    """Hand over news, and changes no faster than the triggerer's log takes their lines."""
-    changes = 0
-    async with _NOTIFY_LOCKS.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-        for one, seen in news:
-            changes += one.notify(seen)
-            if changes == NOTIFY_BATCH:
-                changes = 0
-                await asyncio.sleep(NOTIFY_PAUSE)
+def _works(seen: Mapping[str, Generation] | LumaError) -> bool:
+    """Return whether the API itself answered, even if it says that something is wrong with the polled ids."""
+    rejected = isinstance(seen, LumaNotFound | LumaInvalidRequest) and seen.from_api
+    return rejected or not isinstance(seen, LumaError)

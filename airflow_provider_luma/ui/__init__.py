@@ -1,1 +1,1 @@
-"""The Luma tab of Airflow's UI, from Airflow 3.1 on."""
+"""The Luma tab in Airflow's UI (Airflow 3.1 and later)."""

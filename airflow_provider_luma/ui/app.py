@@ -1,4 +1,4 @@
-"""The pages of the Luma tab, and what they show, to whoever may see it in Airflow."""
+"""The FastAPI app of the Luma tab: its page, and the JSON that the page asks for."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import base64
 import hashlib
 import re
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Any
-from uuid import UUID  # noqa: TC003  likewise
+from uuid import UUID  # noqa: TC003  FastAPI reads the annotation
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.common.db.common import SessionDep  # noqa: TC002  FastAPI reads the annotation
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.responses import HTMLResponse
-from pydantic import PositiveInt  # noqa: TC002  likewise
+from pydantic import PositiveInt  # noqa: TC002  FastAPI reads the annotation
 
 from airflow_provider_luma.ui import videos
 
@@ -23,19 +24,20 @@ if TYPE_CHECKING:
 
     from fastapi import Request, Response
 
-PAGE = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+FOLDER = Path(__file__).parent
+STYLE = (FOLDER / "page.css").read_text(encoding="utf-8")
+SCRIPT = "".join((FOLDER / f"{name}.js").read_text(encoding="utf-8") for name in ("elements", "detail", "wall", "page"))
+PAGE = Template((FOLDER / "page.html").read_text(encoding="utf-8")).substitute(style=STYLE, script=SCRIPT)
 
 
-def _digests(element: str) -> str:
-    """Return the Content-Security-Policy's names of the page's own elements of a kind."""
-    inside = re.findall(f"<{element}>(.*?)</{element}>", PAGE, re.DOTALL)
-    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inside]
-    return " ".join(f"'sha256-{one}'" for one in hashes)
+def _source(text: str) -> str:
+    """Return the source for a Content-Security-Policy that allows this inline script or style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 HEADERS = {
     "Content-Security-Policy": (
-        f"default-src 'none'; script-src {_digests('script')}; style-src {_digests('style')}; connect-src 'self'; "
+        f"default-src 'none'; script-src {_source(SCRIPT)}; style-src {_source(STYLE)}; connect-src 'self'; "
         "img-src http: https:; media-src http: https:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
     ),
     "Cache-Control": "no-store",
@@ -43,7 +45,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-# Whoever may read a DAG's XComs and its task instances sees all of this there, too.
+# The tab shows only facts that Airflow also shows to users with these three rights.
 app = FastAPI(
     title="Luma",
     openapi_url=None,
@@ -56,7 +58,7 @@ app = FastAPI(
 
 @app.middleware("http")
 async def add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    """Let a page load nothing but pictures and videos, and no other site frame it."""
+    """Allow the page to load only pictures and videos, and only Airflow to frame it."""
     response = await call_next(request)
     response.headers.update(HEADERS)
     return response
@@ -65,7 +67,7 @@ async def add_headers(request: Request, call_next: Callable[[Request], Awaitable
 @app.get("/dags/{dag_id}/runs/{run_id}/videos", response_class=HTMLResponse)
 @app.get("/dags/{dag_id}/runs/{run_id}/tasks/{task_id}/{map_index}/video", response_class=HTMLResponse)
 def page() -> str:
-    """Return the page, which asks for the rest."""
+    """Return the page. It asks for its JSON next."""
     return PAGE
 
 
@@ -85,7 +87,7 @@ def of_task(
     region_id: UUID | None = None,
     region_index: int = -1,
 ) -> dict[str, Any]:
-    """Return the video of a task instance; where it is not mapped, Airflow leaves its placeholder as it is."""
+    """Return the video of a task instance. If it is not mapped, ``map_index`` is Airflow's unreplaced placeholder."""
     index = int(map_index) if re.fullmatch("[0-9]{1,9}", map_index) else -1
     region = (region_id, region_index) if region_id else None
     return _known(videos.of_task(session, dag_id, run_id, task_id, index, region))
@@ -93,5 +95,5 @@ def of_task(
 
 def _known(found: dict[str, Any] | None) -> dict[str, Any]:
     if found is None:
-        raise HTTPException(404, "There is no such run, or no such task in it.")
+        raise HTTPException(404, "Airflow has no such run, or the run has no such task.")
     return found

@@ -1,4 +1,4 @@
-"""What Airflow loads when it starts: where the Luma tab is, and who serves it."""
+"""The plugin that adds the Luma tab to Airflow. Every Airflow process loads this module."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class LumaPlugin(AirflowPlugin):
     """
     The tab *Luma* on task instances and DAG runs.
 
-    Airflow 3.0 has no such tabs: nothing is served there.
+    Airflow 3.0 has no such tabs, so the plugin serves nothing there.
     """
 
     name = "luma"
-    # Relative, so that they hold for an Airflow under a path of its host, too.
+    # Relative, so that they also work if Airflow runs under a path of its host.
     external_views: list[Any] = [  # noqa: RUF012  as Airflow declares it
         {
             "name": "Luma",
@@ -40,13 +40,13 @@ class LumaPlugin(AirflowPlugin):
 
     @cached_property
     def fastapi_apps(self) -> list[Any]:  # type: ignore[override]
-        """Return what the API server serves; imported only there, as every process of Airflow loads this plugin."""
+        """The app of the tab. Only the API server reads this, so only the API server imports the app."""
         if not AIRFLOW_V_3_1_PLUS:
             return []
         try:
             from airflow_provider_luma.ui.app import app
         except ImportError:
-            # An Airflow to come may have moved what that is made of; its API server has to start all the same.
-            log.warning("This Airflow has no Luma tab.", exc_info=True)
+            # A later Airflow may move a class that the app imports. Its API server must start all the same.
+            log.warning("The Luma tab does not work with this version of Airflow and is left out.", exc_info=True)
             return []
         return [{"name": "Luma", "app": app, "url_prefix": PREFIX}]

@@ -1,4 +1,4 @@
-"""A hundred generations, half of them waited for on a worker and half deferred."""
+"""A hundred generations: half of them wait on a worker, half in the triggerer."""
 
 from __future__ import annotations
 

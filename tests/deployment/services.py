@@ -1,4 +1,4 @@
-"""Postgres and Redis in folders of their own, as Debian packages them."""
+"""Run Postgres and Redis, from Debian's packages, in temporary folders."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Postgres:
-    """A Postgres in a folder of its own."""
+    """A Postgres with its data in a folder."""
 
     def __init__(self, folder: str) -> None:
-        # Postgres refuses to be root, and may not look into the folders that pytest makes for root.
+        # Postgres refuses to run as root, and cannot read the folders that pytest creates for root.
         owner: dict[str, Any] = {"user": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
         if owner:
             shutil.chown(folder, owner["user"])
@@ -37,22 +37,22 @@ class Postgres:
         """``user@host:port/database``."""
 
     def start(self) -> None:
-        """Start it, and return when it is there."""
+        """Start it and return when it is ready."""
         self._server.start()
 
     def stop(self) -> None:
-        """Shut it down without waiting for those who are connected."""
+        """Shut it down without waiting for its clients."""
         self._server.stop(signal.SIGINT)
 
     def crash(self) -> None:
-        """End it at once, as if its machine had been switched off, and start it again."""
+        """End it as if its machine had lost power, and start it again."""
         self._server.stop(signal.SIGQUIT)
         self._server.start()
 
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """Run a Postgres for as long as a ``with`` block lasts."""
+    """Run a Postgres during a ``with`` block."""
     with tempfile.TemporaryDirectory(prefix="luma-postgres-") as folder:
         server = Postgres(folder)
         try:
@@ -64,7 +64,7 @@ def postgres() -> Iterator[Postgres]:
 
 @contextmanager
 def redis() -> Iterator[str]:
-    """Run a Redis that keeps nothing for as long as a ``with`` block lasts; yields its URL."""
+    """Run a Redis without persistence during a ``with`` block; yields its URL."""
     with tempfile.TemporaryDirectory(prefix="luma-redis-") as folder:
         port = free_port()
         command = [program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
@@ -78,11 +78,11 @@ def redis() -> Iterator[str]:
 
 class Server:
     """
-    A server, which is ready once something listens on its port.
+    A server that is ready when it listens on its port.
 
-    :param command: what starts it.
-    :param folder: where it runs, and where its log is.
-    :param popen: what ``subprocess.Popen`` takes besides.
+    :param command: the command that starts it.
+    :param folder: its working folder, which also contains its log.
+    :param popen: more arguments of ``subprocess.Popen``.
     """
 
     def __init__(self, command: list[str], folder: str, port: int, **popen: Any) -> None:
@@ -93,7 +93,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and return when it is ready."""
+        """Start it and return when it is ready."""
         path = Path(self._folder) / "log"
         with path.open("ab") as log:
             process = self._process = subprocess.Popen(
@@ -102,7 +102,7 @@ class Server:
         give_up = time.monotonic() + 120
         while not is_open(self._port):
             if process.poll() is not None or time.monotonic() > give_up:
-                raise RuntimeError(f"{self._command[0]} does not listen:\n{path.read_text()[-2000:]}")
+                raise RuntimeError(f"{self._command[0]} did not start:\n{path.read_text()[-2000:]}")
             time.sleep(0.1)
 
     def stop(self, signum: signal.Signals) -> None:
@@ -113,16 +113,16 @@ class Server:
 
 
 def is_open(port: int) -> bool:
-    """Say whether something listens on this port of 127.0.0.1."""
+    """Return whether a server listens on this port of 127.0.0.1."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
         return True
     return False
 
 
 def program(name: str) -> str:
-    """Return the path of a server's program; Debian keeps those of Postgres out of the PATH."""
+    """Return the path of a server's program. Debian does not put the programs of Postgres into the PATH."""
     folders = [*sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True), os.environ["PATH"]]
     found = shutil.which(name, path=os.pathsep.join(folders))
     if not found:
-        raise RuntimeError(f"There is no {name} on this machine: apt-get install postgresql redis-server")
+        raise RuntimeError(f"{name} is not installed. Run: apt-get install postgresql redis-server")
     return found

@@ -1,4 +1,4 @@
-"""Airflow as it runs where many use it, and what is left of a run when its processes are killed."""
+"""A large deployment of Airflow whose processes are killed during a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TASKS = 300
 DAG = "example_luma_mapped"
 TOKEN = "marked-token-4711-of-the-deployment"
 PATIENCE = 3600
-"""Seconds for what has to happen at some time, however slow the machine is."""
+"""Seconds for events that must happen, even on a slow machine."""
 
 WORKER = ("celery", "worker", "--skip-serve-logs")
 COMPONENTS = {
@@ -42,12 +42,12 @@ SETTINGS = {
     "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
     "AIRFLOW__CORE__PARALLELISM": "16",
     "AIRFLOW__CELERY__WORKER_CONCURRENCY": "3",
-    # A killed worker fails the tries that it ran, and the example has no retries of its own.
+    # A killed worker fails the tries that it ran, and the example sets no retries.
     "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "5",
     "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "5",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "1",
-    # Long enough for the processes of a machine that is busy, and shorter than Airflow's own.
+    # Long enough for a busy machine, and shorter than Airflow's defaults.
     "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "5",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "5",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "30",
@@ -56,13 +56,13 @@ SETTINGS = {
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "5",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "30",
-    # What a killed worker had taken from the queue, and not begun, is sent again.
+    # Tasks that a killed worker had taken from the queue, but not begun, are queued again.
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "120",
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
-    # There is one API server, and it takes longer to come back than the five requests that tasks would try.
+    # The only API server is down for longer than Airflow's default of five requests.
     "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "30",
     "AIRFLOW__WORKERS__EXECUTION_API_RETRY_WAIT_MAX": "5",
-    # With one connection kept for later in each process, what is there when nothing goes on is always the same.
+    # With one pooled connection in each process, an idle deployment always has the same number of connections.
     "AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE": "1",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW": "20",
 }
@@ -70,7 +70,7 @@ SETTINGS = {
 
 @pytest.fixture
 def sandbox():
-    """A gateway whose generations are completed when the test says so."""
+    """A sandbox whose generations are completed when the test says so."""
     with Sandbox(token=TOKEN, seconds=1e6) as sandbox:
         yield sandbox
 
@@ -84,7 +84,7 @@ def database():
 
 @pytest.fixture
 def deployment(tmp_path, sandbox, database):
-    """Airflow on Postgres and Celery, two of each where it can be; the connection is in the environment only."""
+    """Airflow on Postgres and Celery, with two of each component if possible. The connection is in the environment."""
     connection = {"conn_type": "luma", "host": sandbox.url, "password": TOKEN}
     with services.redis() as broker:
         env = {
@@ -99,8 +99,8 @@ def deployment(tmp_path, sandbox, database):
             yield deployment
 
 
-def test_each_generation_is_paid_once_and_waited_for_whichever_process_is_killed(deployment, sandbox):
-    """Of 300; and no connection to Postgres is left over."""
+def test_kills_cost_nothing(deployment, sandbox):
+    """Whichever process is killed, each of 300 generations is paid once and awaited; no Postgres connection leaks."""
     warm_up(deployment, sandbox)
     before = idle_connections(deployment)
     began = time.monotonic()
@@ -136,9 +136,9 @@ def test_each_generation_is_paid_once_and_waited_for_whichever_process_is_killed
         found = [ti for ti in tasks if ti["task_id"] == task_id]
         print(f"{task_id:<14} {len(found)} tasks, {sum(ti['try_number'] - 1 for ti in found)} retries")
         assert Counter(ti["state"] for ti in found) == {"success": TASKS}
-    went_on = sum(goes_on(deployment, run_id, ti) for ti in tasks if ti["task_id"] == "submit")
-    print(f"went on        {went_on} retries with what a killed try had submitted")
-    assert went_on
+    resumed = sum(resumes(deployment, run_id, ti) for ti in tasks if ti["task_id"] == "submit")
+    print(f"resumed        {resumed} generations of killed tries, in retries")
+    assert resumed
     report = sandbox.report()
     print(f"charged        {report['charged']}, in {minutes:.0f} minutes, with {report['requests']} requests")
     assert sorted(one["prompt"] for one in report["generations"]) == sorted(prompts)
@@ -146,7 +146,7 @@ def test_each_generation_is_paid_once_and_waited_for_whichever_process_is_killed
     assert sorted(ids) == sorted(one["id"] for one in report["generations"])
     assert deployment.api("GET", "connections")["total_entries"] == 0
 
-    # Neither a task nor the process that runs the triggers has opened any.
+    # No task and no process that runs triggers has opened a connection.
     assert not [
         owner for owner in seen if owner.endswith("task") or owner in {"triggerer-1's child", "triggerer-2's child"}
     ]
@@ -156,15 +156,15 @@ def test_each_generation_is_paid_once_and_waited_for_whichever_process_is_killed
     print(f"connections    {sum(before.values())} to Postgres before, {sum(after.values())} after: {dict(after)}")
 
 
-def goes_on(deployment, run_id, ti) -> bool:
-    """Return whether a retry found that a try before it had submitted."""
+def resumes(deployment, run_id, ti) -> bool:
+    """Return whether a retry resumed the generation of an earlier try."""
     tries = range(2, ti["try_number"] + 1)
     logs = (deployment.log(DAG, run_id, ti["task_id"], number, ti["map_index"]) for number in tries)
     return any("Resuming generation" in log for log in logs)
 
 
 def warm_up(deployment, sandbox):
-    """Let every process of the workers run a task."""
+    """Let each process of the workers run a task."""
     prompts = [f"A warm boat, number {number}" for number in range(18)]
     run_id = deployment.run(DAG, conf={"prompts": prompts})
     deployment.wait_for(lambda: sandbox.report()["submitted"] == len(prompts), PATIENCE)
@@ -174,14 +174,14 @@ def warm_up(deployment, sandbox):
 
 
 def complete(sandbox, over: float = 0) -> None:
-    """Let all generations be completed within so many seconds."""
+    """Complete all generations, spread over some seconds."""
     generations = sandbox.report()["generations"]
     for number, generation in enumerate(generations):
         sandbox.finish(generation["id"], after=number * over / len(generations))
 
 
 def kill(deployment, name: str) -> None:
-    """SIGKILL a component with all that it runs, and start it again; a worker as soon as it is worth that."""
+    """SIGKILL a component with its tasks and start it again. Kill a worker when it runs a useful task."""
     if name.startswith("worker"):
         deployment.wait_for(lambda: kill_worker(deployment, name), PATIENCE)
     else:
@@ -191,7 +191,7 @@ def kill(deployment, name: str) -> None:
 
 
 def kill_worker(deployment, name: str) -> bool:
-    """SIGKILL a worker and start it again, and return True; do nothing and return False if it is not worth that now."""
+    """SIGKILL a worker and start it again, if it runs a useful task now; return whether it did."""
     if not worth_killing(deployment, of(deployment, name)):
         return False
     with killing.held(lambda: of(deployment, name), settle=3) as processes:
@@ -204,9 +204,9 @@ def kill_worker(deployment, name: str) -> bool:
 
 def worth_killing(deployment, processes: Iterable[psutil.Process]) -> bool:
     """
-    Return whether a task here has submitted or waits, and is not done, and none is just submitting.
+    Return whether a task here has submitted or waits, and no task is submitting now.
 
-    A task that is killed while it submits is what `make chaos` shows.
+    `make chaos` kills tasks while they submit.
     """
     query = """
         SELECT ti.task_id, store.value FROM task_instance ti
@@ -224,10 +224,10 @@ def of(deployment, name: str) -> list[psutil.Process]:
 
 
 def usage(deployment) -> None:
-    """Print what those take that have to do with waiting, while nothing else goes on."""
+    """Print memory and CPU of workers and triggerers while all tasks wait."""
     seconds = 30
     names = [name for name in COMPONENTS if name.startswith(("worker", "triggerer"))]
-    # The last task that is deferred takes a moment to end.
+    # The process of the last deferred task needs a moment to end.
     deployment.wait_for(
         lambda: not any(killing.is_runner(process) for name in names for process in of(deployment, name)), PATIENCE
     )
@@ -246,12 +246,12 @@ def usage(deployment) -> None:
 
 
 def cpu(processes: Iterable[psutil.Process]) -> float:
-    """Return the seconds of CPU that processes have taken."""
+    """Return the seconds of CPU that processes have used."""
     return sum(process.cpu_times().user + process.cpu_times().system for process in processes)
 
 
 def idle_connections(deployment) -> Counter[str]:
-    """Return the most connections that there are at a time while nothing goes on."""
+    """Return the largest number of connections at a time while the deployment is idle."""
     seen = []
     for _ in range(30):
         seen.append(connections(deployment))
@@ -260,12 +260,12 @@ def idle_connections(deployment) -> Counter[str]:
 
 
 def connections(deployment) -> Counter[str]:
-    """Return how many connections to Postgres each component has opened; those of its tasks are counted apart."""
+    """Return the number of connections to Postgres by component. Those of its tasks are counted separately."""
     query = "SELECT client_port FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid != pg_backend_pid()"
     ports = {port for (port,) in deployment.query(query)}
     owners: dict[int, str] = {}
     for name, leader in deployment.sessions.items():
-        # The oldest first: children have inherited what their parents had opened.
+        # The oldest process first, because children inherit the connections of their parents.
         for process in sorted(of(deployment, name), key=psutil.Process.create_time):
             with suppress(psutil.NoSuchProcess):
                 kind = "task" if killing.is_runner(process) else "child"

@@ -1,4 +1,4 @@
-"""What the tests of the documentation share."""
+"""The fixtures that the tests of the documentation share."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from tests.support.together import pytest_pyfunc_call as pytest_pyfunc_call
 
 @pytest.fixture(scope="session", autouse=True)
 def all_together(request):
-    """The tests marked `together` begin with the first: each runs pytest in a process of its own."""
+    """Start the tests marked `together` early: each runs pytest in its own process."""
     with together.started(request, Path(__file__).parent, at_once=1):
         yield
 
 
 @pytest.fixture(scope="session")
 def run_dag():
-    """Run the one DAG of a file with this text, in a folder if it asks for one, and return its run."""
+    """A function that runs the only DAG of a text, with a folder if the DAG has that param, and returns its run."""
     from airflow.configuration import conf
     from airflow.dag_processing.dagbag import DagBag
 
     subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, capture_output=True)
 
     def run_dag(text, folder):
-        # Airflow stores, and runs, what is in this folder only.
+        # Airflow only runs DAGs in this folder.
         file = Path(conf.get("core", "dags_folder"), "shown.py")
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)

@@ -1,4 +1,4 @@
-"""The examples run as they are, whichever API the connection leads to; tests/system runs them with a gateway."""
+"""The examples run unchanged with each API; tests/system runs them in a real Airflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(run_dag, tmp_path):
 
 
 def bodies(sandbox):
-    """Return what was submitted, one body for each video paid."""
+    """Return the submitted bodies, one for each charge."""
     sent = [request.body for request in sandbox.requests if request.method == "POST"]
     assert len(sent) == sandbox.report()["charged"]
     return sent
@@ -34,23 +34,27 @@ class TestLumasOwnApi:
         yield
         assert judge_submissions(luma_sandbox.requests) == luma_sandbox.report()["charged"] > 0
 
-    def test_quickstart(self, run, luma_sandbox):
+    def test_quickstart_submits_its_arguments(self, run, luma_sandbox):
+        """The quickstart submits its length and size to Luma's default model."""
         run("example_luma_quickstart")
         (body,) = bodies(luma_sandbox)
         assert (body["model"], body["video"]) == ("ray-3.2", {"duration": "5s", "resolution": "720p"})
 
     def test_archive_stores_the_video(self, run, luma_sandbox, tmp_path):
+        """The archive stores the video, and the token stays away from the CDN."""
         run("example_luma_archive")
         (made,) = luma_sandbox.report()["generations"]
         assert (tmp_path / f"{made['id']}.mp4").stat().st_size > 0
         assert luma_sandbox.report()["tokens_at_cdn"] == 0
 
-    def test_each_extension_begins_at_the_clip_before_it(self, run, luma_sandbox):
+    def test_extensions_form_a_chain(self, run, luma_sandbox):
+        """Each extension continues the clip before it."""
         run("example_luma_extend")
         made = luma_sandbox.report()["generations"]
-        assert [one["parent"] for one in made] == [None, made[0]["id"], made[1]["id"]]
+        assert [generation["parent"] for generation in made] == [None, made[0]["id"], made[1]["id"]]
 
-    def test_an_image_that_a_task_has_stored_is_sent_as_base64(self, run, luma_sandbox):
+    def test_stored_image_becomes_base64(self, run, luma_sandbox):
+        """An image that a task has stored is sent within the request."""
         run("example_luma_image_to_video")
         (body,) = bodies(luma_sandbox)
         frame = body["video"]["start_frame"]
@@ -68,7 +72,8 @@ class TestLumasOwnApi:
         }.items()
     ],
 )
-def test_a_vertical_video_of_ten_seconds_is_asked_for_as_the_api_has_it(body, run, luma_sandbox):
+def test_vertical_video_fits_the_api(body, run, luma_sandbox):
+    """The shape and length of a vertical video have the names and places of each API."""
     run("example_luma_vertical")
     (sent,) = bodies(luma_sandbox)
     assert body.items() <= sent.items()

@@ -1,4 +1,4 @@
-"""A real triggerer with many deferred tasks."""
+"""Hundreds of deferred tasks in a real triggerer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_luma.sandbox import Sandbox
-from airflow_provider_luma.triggers.poller import MAX_BATCH_QUERIES
+from airflow_provider_luma.triggers.poller import SLOTS
 from tests.support.deployment import Deployment
 
 DOCS = Path(__file__).parents[2] / "docs" / "scale.md"
@@ -19,14 +19,14 @@ TOKEN = "marked-token-4711-of-those-who-wait"
 
 @pytest.fixture
 def sandbox():
-    """A gateway whose generations are completed when the test says so."""
+    """A sandbox whose generations are completed when the test says so."""
     with Sandbox(token=TOKEN, seconds=1e6, latency=0.05) as sandbox:
         yield sandbox
 
 
 @pytest.fixture
 def deployment(tmp_path):
-    """An Airflow as the docs set one up for many waits, with no more workers than leave it some of the machine."""
+    """An Airflow with the settings that the docs advise for many waits, and few workers."""
     dag = Path(__file__).parent / "dags" / "luma_waiting.py"
     deployment = Deployment(tmp_path / "home", dag, env={"AIRFLOW__CORE__PARALLELISM": str(WORKERS)})
     settings = re.search(r"airflow_local_settings.py\"\n(.*?)```", DOCS.read_text(), re.DOTALL)
@@ -36,8 +36,8 @@ def deployment(tmp_path):
         yield deployment
 
 
-def test_hundreds_of_deferred_tasks_share_a_few_requests_and_never_block_the_triggerer(deployment, sandbox):
-    """All of them finish, and each log is about its own generation only."""
+def test_deferred_tasks_share_requests(deployment, sandbox):
+    """Hundreds of waits share a few requests, never block the triggerer, and log only their own generation."""
     ids = [sandbox.add_generation() for _ in range(TASKS)]
     deployment.add_connection("luma_default", conn_type="luma", host=sandbox.url, password=TOKEN)
     run_id = deployment.run("luma_waiting", conf={"ids": ids})
@@ -55,7 +55,7 @@ def test_hundreds_of_deferred_tasks_share_a_few_requests_and_never_block_the_tri
     assert deployment.wait("luma_waiting", run_id, timeout=900) == "success"
 
     # Each sensor polls once on its worker, before it defers.
-    assert sandbox.report()["at_once"] <= MAX_BATCH_QUERIES + WORKERS
+    assert sandbox.report()["at_once"] <= SLOTS["batch"] + WORKERS
     assert "async thread was blocked" not in triggerer_log.read_text()
     for map_index in (0, TASKS - 1):
         own = deployment.log("luma_waiting", run_id, "wait", map_index=map_index)

@@ -1,4 +1,4 @@
-"""Luma's own SDK as the judge of what is submitted to Luma's own API."""
+"""Luma's own SDK judges the submissions to Luma's own API."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing_extensions import is_typeddict
 
 def judge(body: Any, params: Any = GenerationCreateParams) -> None:
     """
-    Check a body by the SDK's request types: its names, its types and its words.
+    Check the names, types and words of a body with the SDK's request types.
 
-    The SDK knows no rule between two fields, such as 10 s with a first frame; the sandbox does.
+    The SDK has no rules between fields, such as 10 s with a first frame; the sandbox has them.
 
     :param params: the SDK's type for the call.
-    :raises pydantic.ValidationError: if the SDK's types do not have it.
+    :raises pydantic.ValidationError: if the body does not fit the type.
     """
     exhaust(_adapter(params).validate_python(body, strict=True))
 
 
 def judge_submissions(requests: Iterable[Any]) -> int:
-    """Check every submission to Luma's own API among these requests of a sandbox, and return how many there were."""
+    """Check every submission to Luma's own API in a sandbox's requests; return the number of submissions."""
     bodies = [request.body for request in requests if (request.method, request.path) == ("POST", "/v1/generations")]
     for body in bodies:
         judge(body)
@@ -34,13 +34,13 @@ def judge_submissions(requests: Iterable[Any]) -> int:
 
 @cache
 def _adapter(params: Any) -> TypeAdapter[Any]:
-    for one in nested(params):
-        one.__pydantic_config__ = ConfigDict(extra="forbid")
+    for typed_dict in nested(params):
+        typed_dict.__pydantic_config__ = ConfigDict(extra="forbid")
     return TypeAdapter(params)
 
 
 def nested(annotation: Any) -> Iterator[Any]:
-    """Find the typed dictionaries in an annotation, itself included."""
+    """Return all typed dictionaries in an annotation."""
     if is_typeddict(annotation):
         yield annotation
         for inner in typing.get_type_hints(annotation).values():
@@ -50,7 +50,7 @@ def nested(annotation: Any) -> Iterator[Any]:
 
 
 def exhaust(value: Any) -> None:
-    """Go through all that was validated: pydantic validates what is in an iterable only when it is taken out."""
+    """Iterate over the whole value, because pydantic validates the items of an iterable only on iteration."""
     if isinstance(value, dict):
         value = value.values()
     elif isinstance(value, str) or not isinstance(value, Iterable):

@@ -1,4 +1,4 @@
-"""A real Airflow to test against, set up to notice within seconds what died."""
+"""A real Airflow for tests. Its settings let it notice dead processes within seconds."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: The version that runs, unless another interpreter's does.
+#: The version that runs, unless a test uses another Python interpreter.
 AIRFLOW = Version(airflow.__version__)
 
-#: Airflow's own values are for machines that lose nothing for hours; a test wants it done in seconds.
+#: Airflow's defaults take minutes to notice a dead process; tests need seconds.
 IMPATIENT = {
-    # From Airflow 3.4 on, a task that is stopped has this long to end; before, 5 s.
+    # The time that a stopped task has to end. Before Airflow 3.4, it is always 5 seconds.
     "AIRFLOW__CORE__KILLED_TASK_CLEANUP_TIME": "5",
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "2",
     "AIRFLOW__DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
-    # No test edits a DAG, and to parse them all the time takes a core.
+    # No test edits a DAG, and frequent parsing would keep a core busy.
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
     "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "1",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
@@ -49,13 +49,14 @@ IMPATIENT = {
 
 
 class Deployment(LocalAirflow):
-    """An Airflow of this interpreter or another, with DAG files from anywhere, driven by its REST API.
+    """
+    A running Airflow with links to DAG files, used by its REST API.
 
     :param home: an empty folder.
     :param dags: DAG files, or folders of them.
-    :param env: further environment variables, such as ``AIRFLOW_CONN_LUMA_DEFAULT``.
-    :param python: the interpreter whose Airflow runs.
-    :param components: what runs, and the ``airflow`` command of each.
+    :param env: more environment variables, such as ``AIRFLOW_CONN_LUMA_DEFAULT``.
+    :param python: the Python interpreter whose Airflow runs.
+    :param components: the ``airflow`` command of each component.
     """
 
     def __init__(
@@ -73,26 +74,26 @@ class Deployment(LocalAirflow):
         super().__init__(home, folder, env={**IMPATIENT, **(env or {})}, python=python, components=components)
         self.stopped = False
         self.undisturbed = threading.Lock()
-        """Held while a component restarts, and by a test that needs all of them for a while."""
+        """Held while a component restarts, and by a test that needs all components for a while."""
         self._changing = threading.Lock()
 
     def stop(self, patience: float = 3) -> None:
-        """End every process started here, and what other threads still wait for."""
+        """End all processes started here, and the waits of other threads."""
         self.stopped = True
         super().stop(patience)
 
     def api(self, method: str, path: str, *, json: Any = None, params: Any = None) -> Any:
-        """Call Airflow's REST API; one change after the other, as two at a time may each wait for the other."""
+        """Call Airflow's REST API; only one change at a time, because two changes can wait for each other."""
         with nullcontext() if method == "GET" else self._changing:
             return super().api(method, path, json=json, params=params)
 
     def restart(self, component: str) -> None:
-        """Start a component, after killing the one that runs; a test that also wants that waits for its turn."""
+        """Start a component, and kill it before if it runs; tests take turns."""
         with self.undisturbed:
             super().restart(component)
 
     def wait_for(self, probe: Callable[[], T], timeout: float = 60, every: float = 0.25) -> T:
-        """Return what the probe returns as soon as that is true, like :meth:`LocalAirflow.wait_for`."""
+        """Call the probe until it returns a true value, like :meth:`LocalAirflow.wait_for`."""
 
         def probe_while_it_runs() -> T:
             if self.stopped:
@@ -102,7 +103,7 @@ class Deployment(LocalAirflow):
         return super().wait_for(probe_while_it_runs, timeout, every)
 
     def run(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
-        """Trigger a DAG run, once the DAG has been parsed, and return its run id."""
+        """Trigger a DAG run when the DAG has been parsed, and return its run id."""
         try:
             self.wait_for(lambda: self.api("GET", f"dags/{dag_id}"))
         except TimeoutError as error:
@@ -112,7 +113,7 @@ class Deployment(LocalAirflow):
         return str(self.api("POST", f"dags/{dag_id}/dagRuns", json=body)["dag_run_id"])
 
     def wait(self, dag_id: str, run_id: str, timeout: float = 300) -> str:
-        """Return ``success`` or ``failed``, as soon as the run has ended."""
+        """Wait until the run has ended and return ``success`` or ``failed``."""
         path = f"dags/{dag_id}/dagRuns/{run_id}"
 
         def ended() -> str:
@@ -120,7 +121,7 @@ class Deployment(LocalAirflow):
             return state if state in {"success", "failed"} else ""
 
         try:
-            # Many tests may wait at a time, and each call takes the API server some hundredths of a second.
+            # Many tests can wait at a time, and each call keeps the API server busy.
             return self.wait_for(ended, timeout, every=1)
         except TimeoutError as error:
             states = {ti["task_id"]: ti["state"] for ti in self.task_instances(dag_id, run_id)}
@@ -131,11 +132,11 @@ class Deployment(LocalAirflow):
         """Trigger a DAG run, wait until it has ended in this state, and return its run id."""
         run_id = self.run(dag_id, conf)
         ended = self.wait(dag_id, run_id)
-        assert ended == state, f"{dag_id} {run_id} ended as {ended}, and not as {state}"
+        assert ended == state, f"{dag_id} {run_id} ended as {ended}, not as {state}"
         return run_id
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """Return the run's task instances as the REST API has them; of a mapped task, every one."""
+        """Return all task instances of the run, in the form of the REST API."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances"
         found: list[dict[str, Any]] = []
         while True:
@@ -145,13 +146,13 @@ class Deployment(LocalAirflow):
                 return found
 
     def task_instance(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, Any]:
-        """Return a task instance as the REST API has it."""
+        """Return a task instance, in the form of the REST API."""
         return dict(self.api("GET", _task_path(dag_id, run_id, task_id, map_index)))
 
     def wait_for_task(
         self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, *, timeout: float = 180, **fields: Any
     ) -> dict[str, Any]:
-        """Return the task instance as soon as it has these fields, such as ``state="deferred"``."""
+        """Wait until the task instance has these fields, such as ``state="deferred"``, and return it."""
 
         def arrived() -> dict[str, Any] | None:
             found = self.task_instance(dag_id, run_id, task_id, map_index)
@@ -169,44 +170,47 @@ class Deployment(LocalAirflow):
         return self.api("GET", path, params={"map_index": map_index})["value"]
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
-        """Return what a try has logged, in the task and then in its triggers, one JSON object a line."""
+        """Return the log of a try, first of the task and then of its triggers, as lines of JSON."""
         folder = self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"
         if map_index >= 0:
             folder /= f"map_index={map_index}"
         return "".join(path.read_text() for path in sorted(folder.glob(f"attempt={try_number}.log*")))
 
     def clear(self, dag_id: str, run_id: str, *task_ids: str, **options: Any) -> None:
-        """Clear tasks, so that they run again; options as in the REST API, e.g. ``include_downstream``."""
+        """Clear tasks, so that they run again; the options are those of the REST API."""
         body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": task_ids, **options}
         self.api("POST", f"dags/{dag_id}/clearTaskInstances", json=body)
 
     def set_state(self, dag_id: str, run_id: str, task_id: str, state: str, map_index: int = -1) -> None:
-        """Mark a task instance ``success``, ``failed`` or ``skipped``, as its buttons in the UI do."""
+        """Mark a task instance as ``success``, ``failed`` or ``skipped``, like the buttons in the UI."""
         self.api("PATCH", _task_path(dag_id, run_id, task_id, map_index), json={"new_state": state})
 
     def kill_task(
         self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, *, only_runner: bool = False
     ) -> None:
-        """SIGKILL the processes that run a task, as a machine that dies would.
+        """
+        SIGKILL the processes that run a task, like the death of a machine.
 
-        A task of the LocalExecutor is two processes: the worker, which supervises it and sends its
-        heartbeats, and the runner, forked by it, in which the operator executes. Both carry the task
-        instance's id in their titles. (That id is of one try: the next try has another.)
+        A task of the LocalExecutor has two processes: the worker, which supervises it and sends its heartbeats, and the
+        runner, which the worker forks and which executes the operator. The titles of both contain the id of the task
+        instance, which is different in each try.
 
-        With both dead nobody tells Airflow. Once the last heartbeat is 20 s old the scheduler, looking every 2 s,
-        fails the try, and the next is due after the task's ``retry_delay``: 21 to 24 s in all. With only the
-        runner dead the supervisor reports the failure at once, and the next try runs within a second or two.
+        If both are dead, Airflow gets no report. The scheduler looks every 2 s, and fails the try when the last
+        heartbeat is 20 s old. The next try begins after the task's ``retry_delay``: after 21 to 24 s in total. If only
+        the runner is dead, the supervisor reports the failure immediately, and the next try begins within two seconds.
+
+        :param only_runner: kill the runner and not its supervisor.
         """
         supervisors, runners = self.wait_for(
             lambda: self.task_processes(dag_id, run_id, task_id, map_index), timeout=30
         )
-        # The supervisor first: it must not live to see its runner die.
+        # Kill the supervisor first, so that it cannot report that its runner died.
         killing.kill(runners if only_runner else supervisors + runners)
 
     def task_processes(
         self, dag_id: str, run_id: str, task_id: str, map_index: int = -1
     ) -> tuple[list[psutil.Process], list[psutil.Process]] | None:
-        """Return the supervisors and the runners of a task, of which there is one each; None if it does not run."""
+        """Return the supervisor and the runner of a task, each in a list; None if it does not run."""
         ti = self.task_instance(dag_id, run_id, task_id, map_index)
         processes = [process for process in self.processes() if killing.task_of(process) == ti["id"]]
         runners = [process for process in processes if killing.is_runner(process)]
@@ -214,13 +218,13 @@ class Deployment(LocalAirflow):
         return (supervisors, runners) if supervisors and runners else None
 
     def query(self, query: str, **values: Any) -> list[tuple[Any, ...]]:
-        """Return the rows that a query finds in Airflow's database; `values` are those of its ``:names``."""
+        """Return the rows of a query in Airflow's database; `values` fill its ``:names``."""
         engine = sqlalchemy.create_engine(self._env[DATABASE], poolclass=NullPool)
         with engine.connect() as connection:
             return [tuple(row) for row in connection.execute(sqlalchemy.text(query), values)]
 
     def dump(self) -> Iterator[tuple[str, str]]:
-        """Yield the database's every row, as its table and its text."""
+        """Yield each row of the database, as its table and its text."""
         with closing(sqlite3.connect(self.database)) as connection:
             tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             for (table,) in tables:
@@ -228,12 +232,12 @@ class Deployment(LocalAirflow):
                     yield table, repr(row)
 
     def log_files(self) -> Iterator[Path]:
-        """Yield every log file: the components' own, the tasks', the triggers' and the DAG files'."""
+        """Yield each log file, of components, tasks, triggers and DAG files."""
         yield from self.home.glob("*.log")
         yield from (path for path in (self.home / "logs").rglob("*") if path.is_file())
 
     def import_errors(self) -> list[dict[str, Any]]:
-        """Return what went wrong in parsing DAG files."""
+        """Return the errors of DAG files that could not be parsed."""
         return list(self.api("GET", "importErrors")["import_errors"])
 
 

@@ -1,4 +1,4 @@
-"""A server that keeps connections open, and knows which request came over which."""
+"""An HTTP server that keeps connections open and records which request used which."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @contextmanager
 def keep_alive_server(body: bytes):
-    """Answer every request with this JSON; yield the address, and each request's method and the client's port."""
+    """Answer each request with this JSON; yield the address, and a list of (method, port of the client)."""
     requests: list[tuple[str, int]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -30,7 +30,7 @@ def keep_alive_server(body: bytes):
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
-        # Its connections stay open for as long as the client keeps them.
+        # The client decides how long a connection stays open.
         block_on_close = False
 
     with Server(("127.0.0.1", 0), Handler) as server:

@@ -1,4 +1,4 @@
-"""How tests and benchmarks kill Airflow's processes, and how they know what they would interrupt."""
+"""Find Airflow's processes and kill them, and see whether that would interrupt a submission."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
-    """SIGKILL processes in this order; those that are gone already do not matter."""
+    """SIGKILL processes in this order, and ignore those that have ended."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -23,12 +23,12 @@ def kill(processes: Iterable[psutil.Process]) -> None:
 @contextmanager
 def held(find: Callable[[], Iterable[psutil.Process]], settle: float) -> Iterator[list[psutil.Process]]:
     """
-    Let processes stand still for as long as a ``with`` block lasts, so that it can see what a kill would interrupt.
+    Suspend processes during a ``with`` block, so that it can see what a kill would interrupt.
 
-    Those that it does not kill run on afterwards.
+    At its end, the processes that it did not kill continue.
 
-    :param find: returns the processes; called again until all are held, as they may fork meanwhile.
-    :param settle: seconds for other processes to finish what these have asked of them.
+    :param find: returns the processes; called again until all are suspended, because they can fork meanwhile.
+    :param settle: seconds for other processes to finish the requests of these processes.
     """
     processes: list[psutil.Process] = []
     try:
@@ -47,28 +47,28 @@ def held(find: Callable[[], Iterable[psutil.Process]], settle: float) -> Iterato
 
 def is_submitting(remembered: Iterable[str | None]) -> bool:
     """
-    Return whether a task has begun to submit and does not remember the answer yet.
+    Return whether a task is submitting and has not stored the answer yet.
 
-    A task that is killed there fails without a retry, as it is unknown what was paid.
+    If it is killed now, it fails without a retry, because nobody knows whether it was charged.
 
-    :param remembered: what tasks have in the task state store, as JSON; None for nothing.
+    :param remembered: the tasks' values in the task state store, as JSON; None if a task has no value.
     """
     return any(value and "generation_id" not in json.loads(value) for value in remembered)
 
 
 def title(process: psutil.Process) -> str:
-    """Return a process's title; "" when the process is gone."""
+    """Return the title of a process, or an empty text if the process has ended."""
     with suppress(psutil.Error):
         return " ".join(process.cmdline()).strip()
     return ""
 
 
 def task_of(process: psutil.Process) -> str:
-    """Return the id of the task instance that a process runs or supervises; "" for a process that does neither."""
+    """Return the id of the task instance that a process runs or supervises, or an empty text."""
     words = title(process).split()
     return words[-1] if words[:3] == ["airflow", "worker", "--"] and len(words) > 3 else ""
 
 
 def is_runner(process: psutil.Process) -> bool:
-    """Return whether an operator executes in this process; its supervisor is another process, its parent."""
+    """Return whether the process executes an operator. Its supervisor is its parent process."""
     return bool(task_of(process)) and "LocalExecutor" not in title(process)

@@ -1,4 +1,4 @@
-"""Who may see what in the Airflow of the system tests."""
+"""The rights of users in the Airflow of the system tests."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleA
 
 
 class RightsByDag(SimpleAuthManager):
-    """Airflow's simple auth manager, but for a user `outsider` who may see no DAG but the quickstart."""
+    """Airflow's simple auth manager, with a user `outsider` who may see only the DAG of the quickstart."""
 
     def is_authorized_dag(self, *, user: Any, details: Any = None, **kwargs: Any) -> bool:
-        """Say whether the user may do something with a DAG."""
+        """Return whether the user has a right on a DAG."""
         if user.get_name() == "outsider" and details and details.id not in (None, "example_luma_quickstart"):
             return False
         return bool(super().is_authorized_dag(user=user, details=details, **kwargs))

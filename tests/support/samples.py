@@ -1,4 +1,4 @@
-"""A prompt and a token that many tests send."""
+"""The prompt and the token of many tests."""
 
 from __future__ import annotations
 

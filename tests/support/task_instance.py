@@ -1,21 +1,19 @@
-"""A task instance without an Airflow around it, and what worker and triggerer do with an operator's task."""
+"""Run a task without an Airflow: its worker, and its triggerer if it defers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_luma.triggers.luma import LumaGenerationTrigger
 from tests.support.samples import TOKEN
 
-if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import TaskDeferred
-
 
 class TaskInstance:
-    """As much of a task instance as an operator touches."""
+    """The parts of a task instance that operators and sensors use; `xcoms` has the XComs by key."""
 
     try_number = 1
     max_tries = 0
@@ -32,13 +30,17 @@ class TaskInstance:
         assert map_indexes == self.map_index
         return self.xcoms.get(key)
 
+    def get_first_reschedule_date(self, context):
+        """Return None: no earlier process has polled for this sensor."""
 
-def run(operator, ti):
-    return operator.execute({"ti": ti})
+
+def run(operator, ti, **context):
+    """Run a task as a worker does."""
+    return operator.execute({"ti": ti, **context})
 
 
 def fire(deferred: TaskDeferred) -> dict:
-    """Run the trigger of a deferred task as a triggerer does, from its row, and return the payload of its event."""
+    """Run the trigger of a deferred task as a triggerer does, and return its event."""
     classpath, kwargs = deferred.trigger.serialize()
     assert classpath == "airflow_provider_luma.triggers.luma.LumaGenerationTrigger"
     assert TOKEN not in json.dumps(kwargs)
@@ -49,5 +51,17 @@ def fire(deferred: TaskDeferred) -> dict:
     return json.loads(json.dumps(asyncio.run(first_event()).payload))
 
 
-def resume(operator, deferred, ti):
-    return getattr(operator, deferred.method_name)({"ti": ti}, **(deferred.kwargs or {}), event=fire(deferred))
+def resume(operator, deferred, ti, **context):
+    """Wait for the trigger of a deferred task, and run the rest of the task."""
+    kwargs = {**(deferred.kwargs or {}), "event": fire(deferred)}
+    return operator.resume_execution(deferred.method_name, kwargs, {"ti": ti, **context})
+
+
+def finish(operator, ti, sandbox, **context):
+    """Run a task to its end. If it defers, its generation ends in the meantime."""
+    try:
+        return run(operator, ti, **context)
+    except TaskDeferred as deferred:
+        for generation_id in sandbox.memory.generations:
+            sandbox.finish(generation_id)
+        return resume(operator, deferred, ti, **context)

@@ -1,9 +1,9 @@
 """
-Tests that wait most of their time are run at the same time: those marked `together`, each in a thread of its own; first
-those marked `together(first=True)`, which wait for a minute, or they would end after all others.
+Run tests that mostly wait at the same time: tests marked `together` run in threads.
 
-pytest still sets up, reports and times them one after the other, in their order; the call of such a test is to wait for
-its thread. All that they may take are parameters and fixtures of the whole session.
+Tests marked `together(first=True)` start first, because they wait for a minute. pytest still sets up, reports and times
+the tests in their order; the call of such a test waits for its thread. Such tests can only use parameters and fixtures
+of the session.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RUNNING: pytest.StashKey[Future[None]] = pytest.StashKey()
 
 @contextmanager
 def started(request: pytest.FixtureRequest, folder: Path, at_once: int) -> Iterator[None]:
-    """Start every selected test of a folder that is marked `together`, so many at once, while a block lasts."""
+    """Start the selected tests of a folder that are marked `together`, at most ``at_once`` at a time."""
     pool = ThreadPoolExecutor(at_once)
     marked = [one for one in request.session.items if folder in one.path.parents and one.get_closest_marker("together")]
     for item in sorted(marked, key=lambda one: "first" not in one.get_closest_marker("together").kwargs):
@@ -37,7 +37,7 @@ def started(request: pytest.FixtureRequest, folder: Path, at_once: int) -> Itera
 
 
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Wait for the test's thread, if it has one; what it raised is raised here."""
+    """Wait for the thread of the test, if there is one, and raise its error."""
     running = pyfuncitem.stash.get(RUNNING, None)
     if running is None:
         return None

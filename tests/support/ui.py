@@ -1,4 +1,4 @@
-"""Airflow's UI in a browser, as a person uses it."""
+"""Use Airflow's UI in a browser, as a person does."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from dev.local_airflow import PASSWORD, USER
 
-#: Where to keep the pictures that the README shows; by default they are not kept.
+#: The folder for the screenshots in the README; by default, they are not kept.
 PICTURES = os.environ.get("LUMA_PICTURES")
 
 
 class Ui:
-    """Airflow's UI, of a user that is signed in."""
+    """Airflow's UI in a browser window."""
 
     def __init__(self, page, deployment):
         self.page = page
@@ -31,7 +31,7 @@ class Ui:
             self.complaints.append(message.text)
 
     def sign_in(self):
-        """Sign in as the one user that may do everything."""
+        """Sign in as the user with all rights."""
         self.page.goto(f"{self.deployment.url}/auth/login")
         self.page.fill("input[name=username]", USER)
         self.page.fill("input[name=password]", PASSWORD)
@@ -42,40 +42,30 @@ class Ui:
         self.page.goto(f"{self.deployment.url}/{path}")
 
     def tab_of_task(self, dag_id, run_id, task_id, map_index=-1, query=""):
-        """Open a task instance and go to its Luma tab, as a person does."""
+        """Open a task instance, click its Luma tab, and return the frame of the tab."""
         mapped = f"/mapped/{map_index}" if map_index >= 0 else ""
         self.open(f"dags/{dag_id}/runs/{run_id}/tasks/{task_id}{mapped}{query}")
         self.page.get_by_role("link", name="Luma", exact=True).click()
         return self.page.frame_locator("iframe[title=Luma]")
 
     def tab_of_run(self, dag_id, run_id):
-        """Open a run and go to its Luma tab."""
+        """Open a run, click its Luma tab, and return the frame of the tab."""
         self.open(f"dags/{dag_id}/runs/{run_id}")
         self.page.get_by_role("link", name="Luma", exact=True).click()
         return self.page.frame_locator("iframe[title=Luma]")
 
-    def follow(self, name):
-        """Click a link of a task, which Airflow 3.1 opens in another window, and return the Luma tab that is there."""
-        link = self.page.get_by_role("link", name=name)
-        if link.get_attribute("target") == "_blank":
-            with self.page.expect_popup() as opened:
-                link.click()
-            return opened.value.frame_locator("iframe[title=Luma]")
-        link.click()
-        return self.page.frame_locator("iframe[title=Luma]")
-
     def picture(self, name, tmp_path):
-        """Take a picture of what the window shows."""
+        """Take a screenshot of the window."""
         self.page.mouse.move(0, 0)
         self.page.screenshot(path=Path(PICTURES or tmp_path) / f"{name}.png")
 
 
 def multiply(database, run_id, times):
-    """Copy the first video of a run, with its record, to as many further tasks, straight into Airflow's database."""
+    """Copy the first video of a run, with its record, to more tasks, directly in Airflow's database."""
     with closing(sqlite3.connect(database, timeout=60)) as connection:
         connection.row_factory = sqlite3.Row
         columns = {row["name"] for row in connection.execute("SELECT name FROM pragma_table_info('task_instance')")}
-        # From Airflow 3.4 on, an XCom is one of a try, and a try is a row.
+        # From Airflow 3.4 on, each try is a row, and has its own XComs.
         of_tries = "region_index" in columns
         index_name, xcoms = ("region_index", "xcom_v2") if of_tries else ("map_index", "xcom")
         where = f"WHERE run_id = ? AND task_id = 'make' AND {index_name} = 0"

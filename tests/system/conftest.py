@@ -1,4 +1,4 @@
-"""What the system tests share: one Airflow with the example DAGs, next to a sandbox of either API."""
+"""The fixtures of the system tests: an Airflow with the example DAGs, and a sandbox for each API."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 HERE = Path(__file__).parent
-#: How many tests marked `together` run at a time: two cores are busy with these.
+#: The number of tests marked `together` that run at a time. They keep two cores busy.
 AT_ONCE = 6
-#: The tests of the UI come first: they keep a browser busy, while the others wait. The search for tokens comes last.
+#: The tests of the UI run first, because they use a browser while the others wait. The search for tokens runs last.
 TURNS = {"test_ui.py": -1, "test_secrets.py": 1}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the system tests behind the others, and in the order of :data:`TURNS`."""
+    """Run the system tests after the others, in the order of :data:`TURNS`."""
     items.sort(key=lambda one: (HERE in one.path.parents, TURNS.get(one.path.name, 0)))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def all_together(request) -> Iterator[None]:
-    """The tests marked `together` begin with the first of all."""
+    """Start the tests marked `together` before the first test."""
     with together.started(request, HERE, AT_ONCE):
         yield
 
@@ -45,9 +45,9 @@ def all_together(request) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
     """
-    A gateway that takes 16 seconds for a video, and 160 for a slow one, unless a test lets it finish before.
+    A sandbox of the gateway that takes 16 seconds for a video, and 160 for a slow video, unless a test finishes it.
 
-    Airflow fails a deferred task whose trigger fires before the scheduler has seen that its first process ended.
+    If a trigger fires before the scheduler has seen that the task's first process ended, Airflow fails the task.
     """
     with Sandbox(token=TOKEN, seconds=16) as sandbox:
         yield sandbox
@@ -56,19 +56,19 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.fixture(scope="session")
 def sandboxes(sandbox) -> Iterator[Mapping[str, Sandbox]]:
     """
-    The gateway, and one for Luma's own API that takes as long, each by the connection that leads to it.
+    The sandboxes of the gateway and of Luma's own API, by the id of the connection that points to each.
 
-    Luma's own SDK judges what was submitted to the latter.
+    At the end, Luma's own SDK checks the submissions to Luma's own API.
     """
     with Sandbox(token=KEY, seconds=16) as own:
         yield {"luma_default": sandbox, "luma_own": own}
-        # One whose process was killed before it left has no body.
+        # If the process was killed while it sent a request, the request has no body.
         judge_submissions(request for request in own.requests if request.content)
 
 
 @pytest.fixture(scope="session")
 def another_sandbox(deployment) -> Callable[..., AbstractContextManager[tuple[Sandbox, str]]]:
-    """Return a sandbox of a test's own, in whose weather no other test is, and the id of a connection to it."""
+    """A context manager: a sandbox for one test, so that its faults affect no other, and a connection id."""
 
     @contextmanager
     def another_sandbox(api: str = "", **settings: Any) -> Iterator[tuple[Sandbox, str]]:
@@ -89,7 +89,7 @@ def add_connection(deployment: Deployment, connection_id: str, host: str, token:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[str]:
-    """An object store with a bucket named bucket."""
+    """An object store that contains a bucket named bucket."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -100,11 +100,11 @@ def s3() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def deployment(sandboxes, s3, tmp_path_factory) -> Iterator[Deployment]:
-    """An Airflow with the example DAGs and those of the tests, whose connections lead to the sandboxes."""
+    """An Airflow with the example DAGs and the DAGs of the tests. Its connections point to the sandboxes."""
     home = tmp_path_factory.mktemp("airflow") / "home"
     openlineage = {"type": "file", "log_file_path": str(home / "openlineage.log"), "append": True}
-    # The tasks have an API server of their own: one that serves them and all these tests, on SQLite, keeps itself
-    # waiting (see `LocalAirflow.api`).
+    # Tasks use a second API server. On SQLite, one server for tasks and tests would wait for itself (see
+    # `LocalAirflow.api`).
     execution_port = str(free_port())
     components = {
         **COMPONENTS,
@@ -113,7 +113,7 @@ def deployment(sandboxes, s3, tmp_path_factory) -> Iterator[Deployment]:
     }
     env = {
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{execution_port}/execution/",
-        # Most of the tasks wait.
+        # Most tasks only wait.
         "AIRFLOW__CORE__PARALLELISM": "16",
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(openlineage),
         "AIRFLOW__CORE__AUTH_MANAGER": "tests.support.rights.RightsByDag",

@@ -1,4 +1,4 @@
-"""The harness itself: what the other system tests rely on."""
+"""The test harness itself, on which the other system tests rely."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 pytestmark = pytest.mark.together
 
 
-def test_state_values_logs_and_rows_of_a_run_can_be_read(deployment):
+def test_run_can_be_read(deployment):
+    """States, XComs, logs and database rows of a run can be read, and its tasks can be cleared."""
     run = deployment.run_to_end("plain", {"answer": 42})
     assert [ti["task_id"] for ti in deployment.task_instances("plain", run)] == ["answer"]
     assert deployment.xcom("plain", run, "answer") == {"answer": 42}
@@ -20,17 +21,18 @@ def test_state_values_logs_and_rows_of_a_run_can_be_read(deployment):
     assert deployment.wait_for_task("plain", run, "answer", try_number=2, state="success")
 
 
-def test_a_wait_survives_its_triggerer(deployment):
-    """A deferred task goes on once there is another triggerer."""
+def test_wait_survives_triggerer(deployment):
+    """A deferred task continues after its triggerer was killed and started again."""
     run = deployment.run("deferring")
     deployment.wait_for_task("deferring", run, "wait", state="deferred")
     deployment.restart("triggerer")
     assert deployment.wait("deferring", run) == "success"
 
 
-# Airflow 3.0 fails a task whose process alone is killed.
+# Airflow 3.0 fails a task if only its own process is killed.
 @pytest.mark.parametrize("only_runner", [False, pytest.param(True, marks=pytest.mark.since("3.1"))])
-def test_a_killed_task_is_retried(deployment, only_runner):
+def test_killed_task_is_retried(deployment, only_runner):
+    """A task whose processes were killed is retried."""
     run = deployment.run("killed")
     deployment.wait_for_task("killed", run, "work", state="running")
     time.sleep(1)

@@ -1,4 +1,4 @@
-"""The example DAGs, and errors, in a real Airflow: scheduler, dag processor, triggerer and API server."""
+"""The example DAGs, errors and the connection form in a real Airflow."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def check_generation(generation, generation_id, api="gateway"):
     assert requests.get(generation["video_url"], timeout=10).headers["Content-Type"] == "video/mp4"
 
 
-def test_every_example_dag_is_parsed_without_an_error(deployment):
+def test_examples_are_parsed(deployment):
+    """Airflow parses each example DAG without an error."""
     too_new = ["example_luma_approval"] if Version("3.1") > AIRFLOW else []
     examples = {path.stem for path in EXAMPLE_DAGS.glob("*.py")} - set(too_new)
 
@@ -56,8 +57,8 @@ def test_every_example_dag_is_parsed_without_an_error(deployment):
     assert [Path(one["filename"]).stem for one in deployment.import_errors()] == too_new
 
 
-def test_quickstart_returns_the_generation_id_and_then_the_generation(deployment, sandbox):
-    """The task that submits returns the id, the sensor the generation."""
+def test_quickstart_returns_generation(deployment, sandbox):
+    """The task that submits returns the generation id, and the sensor returns the generation."""
     run_id = deployment.run_to_end("example_luma_quickstart")
     generation_id = deployment.xcom("example_luma_quickstart", run_id, "submit")
     assert generation_id in [one["id"] for one in sandbox.report()["generations"]]
@@ -65,8 +66,8 @@ def test_quickstart_returns_the_generation_id_and_then_the_generation(deployment
     assert "/video.mp4" in deployment.log("example_luma_quickstart", run_id, "show")
 
 
-def test_a_deferred_task_has_both_and_logs_each_state_once(deployment):
-    """A task that waits in the triggerer returns the id, and has the generation under a key of its own."""
+def test_deferred_task_pushes_generation(deployment):
+    """A task that waits in the triggerer returns the id, pushes the generation, and logs each state once."""
     run_id = deployment.run_to_end("example_luma_deferrable", conf={"prompt": "The sun rises over a city"})
     generation_id = deployment.xcom("example_luma_deferrable", run_id, "generate")
     check_generation(deployment.xcom("example_luma_deferrable", run_id, "generate", "generation"), generation_id)
@@ -74,14 +75,16 @@ def test_a_deferred_task_has_both_and_logs_each_state_once(deployment):
     assert log.count(f"Generation {generation_id} is completed.") == 1
 
 
-def test_each_extension_begins_at_the_clip_before_it(deployment, sandbox):
+def test_extensions_follow_each_other(deployment, sandbox):
+    """Each extension begins at the video before it."""
     run_id = deployment.run_to_end("example_luma_extend")
-    ids = [deployment.xcom("example_luma_extend", run_id, task) for task in ("opening", "middle", "ending")]
+    ids = [deployment.xcom("example_luma_extend", run_id, task) for task in ("generate", "extend", "extend_again")]
     parents = {one["id"]: one["parent"] for one in sandbox.report()["generations"]}
     assert [parents[one] for one in ids] == [None, *ids[:2]]
 
 
-def test_mapped_tasks_show_their_prompt_and_have_a_wait_each(deployment):
+def test_mapped_tasks_show_prompts(deployment):
+    """Each mapped task shows its prompt and has its own wait."""
     run_id = deployment.run_to_end("example_luma_mapped")
     for index in range(3):
         generation_id = deployment.xcom("example_luma_mapped", run_id, "submit", map_index=index)
@@ -92,8 +95,8 @@ def test_mapped_tasks_show_their_prompt_and_have_a_wait_each(deployment):
 
 
 @pytest.mark.parametrize(("api", "connection_id"), [("gateway", "luma_default"), ("agents", "luma_own")])
-def test_every_way_to_wait_ends_with_the_video(api, connection_id, deployment, sandboxes):
-    """On a worker, rescheduled, or deferred; with one video paid for each."""
+def test_each_wait_ends_with_video(api, connection_id, deployment, sandboxes):
+    """Each way to wait (worker, rescheduled, deferred) ends with the video, and each video is paid once."""
     prompt = f"A paper boat of every way, {api}"
     run_id = deployment.run_to_end("luma_bad_days", conf={"prompt": prompt, "luma_conn_id": connection_id})
     for task_id in ("wait", "defer"):
@@ -109,8 +112,8 @@ def test_every_way_to_wait_ends_with_the_video(api, connection_id, deployment, s
     assert len(paid) == 3
 
 
-def test_a_moderated_prompt_fails_without_a_retry(deployment):
-    """Every kind of wait fails at its first try, though it has another."""
+def test_moderated_prompt_is_not_retried(deployment):
+    """If moderation refuses the prompt, each kind of wait fails at the first of two tries."""
     run_id = deployment.run_to_end("luma_bad_days", conf={"prompt": "A boat [moderated]"}, state="failed")
     for task_id in ("wait", "defer", "reschedule"):
         ti = deployment.task_instance("luma_bad_days", run_id, task_id)
@@ -118,8 +121,8 @@ def test_a_moderated_prompt_fails_without_a_retry(deployment):
         assert "change the prompt or the images" in deployment.log("luma_bad_days", run_id, task_id)
 
 
-def test_a_refused_token_fails_without_a_retry(deployment):
-    """Every kind of task fails at its first try, though it has another."""
+def test_refused_token_is_not_retried(deployment):
+    """If the token is refused, each kind of task fails at the first of two tries."""
     run_id = deployment.run_to_end("luma_bad_days", conf={"luma_conn_id": "luma_refused"}, state="failed")
     for task_id in ("submit", "wait", "defer"):
         ti = deployment.task_instance("luma_bad_days", run_id, task_id)
@@ -128,8 +131,8 @@ def test_a_refused_token_fails_without_a_retry(deployment):
 
 
 @pytest.mark.since("3.1")
-def test_the_connection_form_has_five_labelled_fields(deployment):
-    """Fields that a Luma connection does not use are hidden."""
+def test_connection_form_fields(deployment):
+    """The form has five labelled fields; those that a Luma connection does not use are hidden."""
     answer = requests.get(
         f"{deployment.url}/ui/connections/hook_meta",
         headers={"Authorization": f"Bearer {deployment.api_token()}"},
@@ -138,7 +141,7 @@ def test_the_connection_form_has_five_labelled_fields(deployment):
     (form,) = [one for one in answer.json() if one["connection_type"] == "luma"]
     assert form["hook_name"] == "Luma"
     shown = {name: field for name, field in form["standard_fields"].items() if not (field or {}).get("hidden")}
-    assert "Luma for a key that begins with luma-" in shown["host"]["placeholder"]
+    assert "leave empty for the default" in shown["host"]["placeholder"]
     assert shown["password"]["title"] == "API token"
     assert set(form["standard_fields"]) - set(shown) >= {"description", "login", "port", "url_schema"}
     assert {name: field["schema"]["title"] for name, field in form["extra_fields"].items()} == {
@@ -159,9 +162,8 @@ def test_the_connection_form_has_five_labelled_fields(deployment):
     ],
     ids=["good", "refused", "own-good", "own-refused", "own-misplaced"],
 )
-def test_the_test_button_reports_whether_the_api_accepts_the_token(
-    connection_id, extra, token, said, deployment, sandboxes
-):
+def test_connection_test_reports_token(connection_id, extra, token, said, deployment, sandboxes):
+    """The test of a connection reports whether the API accepts its token."""
     fields = {"conn_type": "luma", "host": sandboxes[connection_id].url, "password": token, "extra": json.dumps(extra)}
     outcome = deployment.api("POST", "connections/test", json={"connection_id": "tried", **fields})
     assert outcome["status"] is ("accepts" in said)
@@ -169,11 +171,12 @@ def test_the_test_button_reports_whether_the_api_accepts_the_token(
 
 
 def listed(deployment, *command):
-    """Return what a command lists; Airflow 3.0 prints what it logs before it."""
+    """Return the list that a command prints. Airflow 3.0 prints its log before it."""
     return json.loads(deployment.command(*command, "--output", "json").splitlines()[-1])
 
 
-def test_airflow_lists_the_provider_and_its_hook(deployment):
+def test_airflow_lists_provider(deployment):
+    """Airflow lists the provider and its hook."""
     (found,) = listed(deployment, "providers", "get", "airflow-provider-luma")
     assert found["Version"]
     hooks = listed(deployment, "providers", "hooks")

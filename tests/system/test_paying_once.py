@@ -1,4 +1,4 @@
-"""The table of docs/paying-once.md: real processes, killed with SIGKILL, and a sandbox that counts what was paid."""
+"""The tables of docs/paying-once.md: real processes, killed with SIGKILL, and a sandbox that counts charges."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from uuid import uuid4
 
 import pytest
 
-from airflow_provider_luma.operators.submission import DISCARDS_ON_CLEAR
+from airflow_provider_luma.operators.submission import DISCARDS_ON_CLEAR, HOW_TO_START_OVER
 
-#: Whether the clears that there are keep the task's state: from Airflow 3.4 on, who clears says so.
+#: Whether a clear keeps the task's state. Before Airflow 3.4 it always does.
 KEEPS = [True, False] if DISCARDS_ON_CLEAR else [True]
 
 pytestmark = [pytest.mark.since("3.3"), pytest.mark.together]
 
-#: The connections of the gateway and of Luma's own API.
-both_apis = pytest.mark.parametrize("connection_id", ["luma_default", "luma_own"])
+#: The connections to the sandboxes of the gateway and of Luma's own API.
+each_api = pytest.mark.parametrize("connection_id", ["luma_default", "luma_own"])
 
 
 def new_prompt():
-    """Return a prompt that no other test has, so that its bills are not mixed up with the others'."""
+    """Return a unique prompt, by which a test finds its generations."""
     return f"A paper boat number {uuid4().hex[:8]}"
 
 
 class Run:
     """
-    One run of one of the DAGs of luma_paying_once.py, whose task is called `video`.
+    A run of a DAG of luma_paying_once.py; its task is called `video`.
 
-    :param words: what the prompt asks the sandbox for, such as ``[slow]``.
+    :param words: words in the prompt that change the sandbox's behaviour, such as ``[slow]``.
     """
 
     def __init__(self, deployment, sandbox, way, words="", *, prompt="", connection_id="luma_default"):
@@ -38,43 +38,41 @@ class Run:
         self.run_id = deployment.run(self.dag_id, conf=conf)
         self.task = (self.dag_id, self.run_id, "video")
 
-    def bills(self):
-        """Return the ids of the generations that were paid with this run's prompt."""
+    def charged(self):
+        """Return the ids of the generations that were charged for this run's prompt."""
         return [one["id"] for one in self.sandbox.report()["generations"] if one["prompt"].startswith(self.prompt)]
 
     def parent(self):
-        """Return the id of the generation that this run's one extends."""
-        (parent,) = [one["parent"] for one in self.sandbox.report()["generations"] if one["id"] in self.bills()]
+        """Return the id of the generation that this run's generation extends."""
+        (parent,) = [one["parent"] for one in self.sandbox.report()["generations"] if one["id"] in self.charged()]
         return parent
 
-    def until_paid(self, count=1):
-        """Wait for so many bills."""
-        self.deployment.wait_for(lambda: len(self.bills()) >= count, 120)
+    def until_charged(self, count=1):
+        """Wait for this number of charges."""
+        self.deployment.wait_for(lambda: len(self.charged()) >= count, 120)
 
-    def until_remembered(self):
-        """Wait for the one bill and for the task to have remembered it, and return the generation's id."""
-        self.until_paid()
-        self.deployment.wait_for(lambda: self.remembered().get("generation_id"), 30)
-        (generation_id,) = self.bills()
+    def until_recorded(self):
+        """Wait until the record has the id of the only generation, and return it."""
+        self.until_charged()
+        self.deployment.wait_for(lambda: self.record().get("generation_id"), 30)
+        (generation_id,) = self.charged()
         return generation_id
 
     def finish(self):
-        """Let the generations that were paid with this run's prompt end now."""
-        for generation_id in self.bills():
+        """End the generations of this run's prompt."""
+        for generation_id in self.charged():
             self.sandbox.finish(generation_id)
 
-    def remembered(self):
-        path = f"dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/video/state-store/luma_submission"
-        return self.deployment.api("GET", path)["value"]
+    def record(self):
+        """Return the record in the task state store."""
+        return self.deployment.api("GET", self._record_path())["value"]
 
-    def remember(self, value):
-        """Change what is remembered, as a person does."""
-        path = f"dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/video/state-store/luma_submission"
-        self.deployment.api("PUT", path, json={"value": value})
+    def change_record(self, value):
+        """Change the record as a person does."""
+        self.deployment.api("PUT", self._record_path(), json={"value": value})
 
-    def remembered_success(self):
-        """Return what is remembered once it has the success, which the task writes after Airflow has its state."""
-        return self.deployment.wait_for(lambda: (kept := self.remembered()).get("succeeded") and kept, 30)
+    def _record_path(self):
+        return f"dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/video/state-store/luma_submission"
 
     def until(self, timeout=180, map_index=-1, **fields):
         return self.deployment.wait_for_task(*self.task, map_index, timeout=timeout, **fields)
@@ -95,16 +93,16 @@ class Run:
         options = {"keep_task_state": keeps} if DISCARDS_ON_CLEAR else {}
         self.deployment.clear(self.dag_id, self.run_id, "video", **options)
 
-    def until_done_again(self, submitted, *, resumes):
-        """Wait for the success of the try after a clear, which resumes the generation or submits a new one."""
-        # Before that, the process of the try that was cleared could still see the generation end.
+    def until_done_again(self, generation_id, *, resumes):
+        """Wait until the try after a clear has succeeded: it resumes the generation, or submits a new one."""
+        # Before that, the process of the cleared try could still see the generation end.
         self.deployment.wait_for(lambda: self.tries() > 1, 180)
         self.finish()
         self.until(state="success")
-        assert self.bills() == ([submitted] if resumes else [submitted, self.xcom()])
-        said = f"Resuming generation {submitted}" if resumes else "that generation goes on and is paid for"
-        if DISCARDS_ON_CLEAR or resumes:
-            assert said in self.log(self.tries())
+        assert self.charged() == ([generation_id] if resumes else [generation_id, self.xcom()])
+        resuming = f"Resuming generation {generation_id}. To get a new generation: {HOW_TO_START_OVER}"
+        said = resuming if resumes else "that generation keeps running and is charged"
+        assert said in self.log(self.tries())
 
     def mark(self, state):
         self.deployment.set_state(*self.task, state)
@@ -123,37 +121,37 @@ class Run:
         ("extend", False, "luma_own"),
     ],
 )
-def test_a_retry_after_a_kill_while_waiting_resumes_the_same_generation(
-    way, only_runner, connection_id, deployment, sandboxes
-):
+def test_resumes_after_kill_while_waiting(way, only_runner, connection_id, deployment, sandboxes):
+    """If the worker is killed while it waits, the retry resumes the generation."""
     run = Run(deployment, sandboxes[connection_id], way, "[slow]", connection_id=connection_id)
-    submitted = run.until_remembered()
+    submitted = run.until_recorded()
     run.kill(only_runner=only_runner)
     run.finish()
     assert run.ended() == "success"
     assert run.tries() == 2
-    assert run.bills() == [submitted]
+    assert run.charged() == [submitted]
     assert run.xcom() == run.xcom("generation")["id"] == submitted
     assert run.parent() == (deployment.xcom(run.dag_id, run.run_id, "first") if way == "extend" else None)
     assert f"Resuming generation {submitted}" in run.log(2)
 
 
-def test_a_retry_after_a_kill_right_after_submitting_resumes_the_same_generation(deployment, sandbox):
+def test_resumes_after_kill_after_submission(deployment, sandbox):
+    """If the worker is killed directly after the submission, the retry resumes the generation."""
     run = Run(deployment, sandbox, "linger")
-    submitted = run.until_remembered()
+    submitted = run.until_recorded()
     run.kill()
     assert run.ended() == "success"
     assert run.tries() == 2
-    assert run.bills() == [submitted]
+    assert run.charged() == [submitted]
     assert run.xcom() == submitted
 
 
 @pytest.mark.parametrize("keeps", KEEPS)
-def test_clearing_a_task_that_failed_after_its_generation_resumes_it_if_its_state_is_kept(keeps, deployment, sandbox):
-    """The generation was completed, and then something else in the task failed."""
+def test_clear_after_later_failure(keeps, deployment, sandbox):
+    """If the task failed after its generation was completed, a clear that keeps the state resumes it."""
     run = Run(deployment, sandbox, "afterwards")
     assert run.ended() == "failed"
-    submitted = run.until_remembered()
+    submitted = run.until_recorded()
     run.clear(keeps=keeps)
     run.until_done_again(submitted, resumes=keeps)
 
@@ -161,7 +159,8 @@ def test_clearing_a_task_that_failed_after_its_generation_resumes_it_if_its_stat
 @pytest.mark.parametrize(
     ("way", "connection_id"), [("deferred", "luma_default"), ("mapped", "luma_default"), ("mapped", "luma_own")]
 )
-def test_a_wait_survives_its_killed_triggerer_without_using_up_a_try(way, connection_id, deployment, sandboxes):
+def test_wait_survives_killed_triggerer(way, connection_id, deployment, sandboxes):
+    """If the triggerer is killed, the wait goes on without another try."""
     run = Run(deployment, sandboxes[connection_id], way, "[slow]", connection_id=connection_id)
     indexes = range(3) if way == "mapped" else [-1]
     for index in indexes:
@@ -169,104 +168,119 @@ def test_a_wait_survives_its_killed_triggerer_without_using_up_a_try(way, connec
     deployment.restart("triggerer")
     run.finish()
     assert run.ended() == "success"
-    assert len(run.bills()) == len(indexes)
+    assert len(run.charged()) == len(indexes)
     for index in indexes:
         assert run.tries(index) == 1
 
 
 @pytest.mark.parametrize("way", ["worker_timeout", "deferred_timeout"])
-def test_a_retry_after_execution_timeout_resumes_the_same_generation(way, deployment, sandbox):
+def test_resumes_after_execution_timeout(way, deployment, sandbox):
+    """After an execution time-out, the retry resumes the generation."""
     run = Run(deployment, sandbox, way, "[slow]")
     run.until(try_number=2)
     run.finish()
     assert run.ended() == "success"
     assert run.tries() > 1
-    assert run.bills() == [run.xcom()]
+    assert run.charged() == [run.xcom()]
 
 
-def test_a_retry_after_a_failed_generation_submits_a_new_one(deployment, sandbox):
+def test_submits_after_failed_generation(deployment, sandbox):
+    """If the generation failed, the retry submits a new one."""
     run = Run(deployment, sandbox, "worker", "[fail]")
-    run.until_paid(count=2)
+    run.until_charged(count=2)
     run.mark("failed")
-    first = run.bills()[0]
+    first = run.charged()[0]
     assert f"Generation {first} failed: Job failed." in run.log(1)
     assert f"Generation {first} failed: Job failed." in run.log(2)
-    assert "Submitting again" in run.log(2)
+    assert "Submitting a new generation" in run.log(2)
 
 
-def test_a_moderated_generation_is_not_retried(deployment, sandbox):
+def test_moderated_generation_is_not_retried(deployment, sandbox):
+    """If moderation refused the generation, the task fails without a retry."""
     run = Run(deployment, sandbox, "deferred", "[moderated]")
     assert run.ended() == "failed"
     assert run.tries() == 1
-    assert len(run.bills()) == 1
+    assert len(run.charged()) == 1
 
 
-def test_an_invalid_request_is_not_retried(deployment, sandbox):
+def test_invalid_request_is_not_retried(deployment, sandbox):
+    """If the API refuses the request, the task fails without a retry, and nothing is charged."""
     run = Run(deployment, sandbox, "worker", prompt="x")
     assert run.ended() == "failed"
     assert run.tries() == 1
-    assert "3 to 5,000 characters, got 1" in run.log()
+    assert "Submitting a generation" in run.log()
+    assert "HTTP 400" in run.log()
+    assert run.charged() == []
 
 
-def test_a_retry_whose_request_has_changed_submits_it_and_logs_that(deployment, sandbox):
-    """The prompt is a Variable, which is changed between two tries."""
+def test_changed_request_is_submitted(deployment, sandbox):
+    """If the request changed between two tries, the retry submits it and warns. The prompt is a Variable here."""
     prompt = new_prompt()
     variable = {"key": "luma_prompt", "value": f"{prompt} [slow]"}
     deployment.api("POST", "variables", json=variable)
     run = Run(deployment, sandbox, "variable", prompt=prompt)
-    first = run.until_remembered()
+    first = run.until_recorded()
     deployment.api("PATCH", "variables/luma_prompt", json={**variable, "value": f"{prompt} sinks"})
     run.kill()
     assert run.ended() == "success"
-    assert run.bills() == [first, run.xcom()]
-    assert f"not the one that an earlier try submitted (generation {first})" in run.log(2)
+    assert run.charged() == [first, run.xcom()]
+    assert f"The request has changed since an earlier try submitted generation {first}" in run.log(2)
 
 
 @pytest.mark.parametrize("way", ["submit", "worker", "deferred"])
 @pytest.mark.parametrize("keeps", KEEPS)
-def test_clearing_a_task_that_succeeded_submits_a_new_generation_unless_the_state_is_kept_by_choice(
-    keeps, way, deployment, sandbox
-):
+def test_clear_after_success(keeps, way, deployment, sandbox):
+    """If the task succeeded, a clear that keeps the state resumes its generation: nothing is charged."""
     run = Run(deployment, sandbox, way)
     assert run.ended() == "success"
     first = run.xcom()
-    run.remembered_success()
     run.clear(keeps=keeps)
-    run.until_done_again(first, resumes=keeps and DISCARDS_ON_CLEAR)
+    run.until_done_again(first, resumes=keeps)
 
 
-def test_clearing_a_whole_run_keeps_the_state(deployment, sandbox):
-    """So does Airflow 3.4.0b2; apache/airflow#72929 is to change that."""
+@pytest.mark.parametrize("keeps", KEEPS)
+def test_clear_of_success_marked_failed(keeps, deployment, sandbox):
+    """If the task succeeded and was marked as failed, clears that keep the state charge nothing."""
+    run = Run(deployment, sandbox, "worker")
+    assert run.ended() == "success"
+    first = run.xcom()
+    run.mark("failed")
+    run.until(state="failed")
+    run.clear(keeps=keeps)
+    run.until_done_again(first, resumes=keeps)
+
+
+def test_clear_of_run_keeps_state(deployment, sandbox):
+    """A clear of the whole run keeps the state, also on Airflow 3.4.0b2; apache/airflow#72929 plans to change that."""
     run = Run(deployment, sandbox, "submit")
     assert run.ended() == "success"
     first = run.xcom()
-    run.remembered_success()
     deployment.api("POST", f"dags/{run.dag_id}/dagRuns/{run.run_id}/clear", json={"dry_run": False})
-    run.until_done_again(first, resumes=DISCARDS_ON_CLEAR)
+    run.until_done_again(first, resumes=True)
 
 
 @pytest.mark.parametrize("way", ["worker", "deferred"])
 @pytest.mark.parametrize("keeps", KEEPS)
-def test_clearing_a_task_that_waits_resumes_the_same_generation_if_its_state_is_kept(keeps, way, deployment, sandbox):
+def test_clear_while_waiting(keeps, way, deployment, sandbox):
+    """If the task waits, a clear that keeps the state resumes the generation; the log names it."""
     run = Run(deployment, sandbox, way, "[slow]")
-    submitted = run.until_remembered()
-    # What is logged then, the process that waits logs: no other test may kill it meanwhile.
+    submitted = run.until_recorded()
+    # The process that waits writes that log: no other test may kill it in the meantime.
     with deployment.undisturbed:
         if way == "deferred":
             deployment.wait_for(lambda: f"trigger {run.dag_id}" in run.log(1))
         run.clear(keeps=keeps)
-        deployment.wait_for(lambda: f"generation {submitted} goes on and is paid for" in run.log(1))
+        deployment.wait_for(lambda: f"cannot cancel generation {submitted}. It keeps running" in run.log(1))
     run.until_done_again(submitted, resumes=keeps)
 
 
 @pytest.mark.parametrize("state", ["failed", "success"])
 @pytest.mark.parametrize("way", ["worker", "deferred"])
 @pytest.mark.parametrize("keeps", KEEPS)
-def test_clearing_a_task_that_was_marked_while_it_waited_resumes_the_same_generation_if_its_state_is_kept(
-    keeps, way, state, deployment, sandbox
-):
+def test_clear_after_mark_while_waiting(keeps, way, state, deployment, sandbox):
+    """If the task was marked while it waited, a clear that keeps the state resumes the generation."""
     run = Run(deployment, sandbox, way, "[slow]")
-    submitted = run.until_remembered()
+    submitted = run.until_recorded()
     if way == "deferred":
         run.until(state="deferred")
     run.mark(state)
@@ -279,8 +293,8 @@ def test_clearing_a_task_that_was_marked_while_it_waited_resumes_the_same_genera
     ("api", "word"),
     [("", "[drop]"), ("", "[html]"), ("", "[500]"), ("agents", "[drop]"), ("agents", "[proxy]"), ("agents", "[500]")],
 )
-def test_a_submission_without_a_readable_answer_is_never_repeated(api, word, deployment, another_sandbox):
-    """The task fails without a retry, and a clear that keeps its state does not submit either."""
+def test_lost_answer_is_never_repeated(api, word, deployment, another_sandbox):
+    """If the answer was lost, the task fails without a retry, and a clear that keeps the state submits nothing."""
     with another_sandbox(api) as (sandbox, connection_id):
         run = Run(deployment, sandbox, "worker", word, connection_id=connection_id)
         assert run.ended() == "failed"
@@ -290,85 +304,84 @@ def test_a_submission_without_a_readable_answer_is_never_repeated(api, word, dep
         run.clear(keeps=True)
         run.until(state="failed", try_number=2)
         assert "never got the answer" in run.log(2)
-        assert len(run.bills()) == (0 if word == "[500]" else 1)
+        assert len(run.charged()) == (0 if word == "[500]" else 1)
         assert sandbox.report()["refused"] == refused
 
 
 @pytest.mark.since("3.4")
-def test_a_clear_that_discards_the_state_repeats_a_submission_without_an_answer(deployment, sandbox):
+def test_discarded_state_submits_again(deployment, sandbox):
+    """If the answer was lost, a clear that discards the state submits again, as the error says."""
     run = Run(deployment, sandbox, "worker", "[drop]")
     assert run.ended() == "failed"
     run.clear(keeps=False)
     run.until(state="failed", try_number=2)
-    assert len(run.bills()) == 2
-    assert "A clear without that submits, and pays, again." in run.log(1)
+    assert len(run.charged()) == 2
+    assert "a clear without it pays again." in run.log(1)
 
 
 @pytest.mark.parametrize("keeps", KEEPS)
-def test_a_person_who_has_found_the_id_adds_it_and_the_task_resumes_it_if_its_state_is_kept(keeps, deployment, sandbox):
-    """As HOW_TO_RESOLVE says, in the tab where Airflow shows the state."""
+def test_added_id_is_resumed(keeps, deployment, sandbox):
+    """A person who adds the generation id to the record lets a clear that keeps the state resume it."""
     run = Run(deployment, sandbox, "worker", "[drop]")
     assert run.ended() == "failed"
-    (charged,) = run.bills()
-    run.remember({**run.remembered(), "generation_id": charged})
+    (generation_id,) = run.charged()
+    run.change_record({**run.record(), "generation_id": generation_id})
     run.clear(keeps=keeps)
     run.until(state="success" if keeps else "failed", try_number=2)
-    assert len(run.bills()) == (1 if keeps else 2)
+    assert len(run.charged()) == (1 if keeps else 2)
 
 
-@both_apis
-def test_a_kill_while_submitting_fails_the_retry_without_paying_again(connection_id, deployment, sandboxes):
-    """The worker is killed between sending the submission and remembering the answer."""
+@each_api
+def test_kill_while_submitting_fails_retry(connection_id, deployment, sandboxes):
+    """If the worker is killed between the request and its answer, the retry fails and submits nothing."""
     sandbox = sandboxes[connection_id]
     run = Run(deployment, sandbox, "worker", "[hang]", connection_id=connection_id)
-    run.until_paid()
+    run.until_charged()
     run.kill()
     assert run.ended() == "failed"
     assert run.tries() == 2
-    assert len(run.bills()) == 1
-    assert "may have been accepted and charged once" in run.log(2)
+    assert len(run.charged()) == 1
+    assert "it may have been accepted and charged" in run.log(2)
     if connection_id == "luma_own":
-        # By which Luma's support can find it: in the killed try's log, and in the error of the one after it.
-        request_id = run.remembered()["request_id"]
+        # Luma's support can find the request by this id.
+        request_id = run.record()["request_id"]
         assert request_id in [request.headers.get("x-request-id") for request in sandbox.requests]
         assert f"with X-Request-Id {request_id}" in run.log(1)
         assert f"request_id {request_id}" in run.log(2)
 
 
-def test_resubmit_pays_again_after_a_kill_while_submitting_and_logs_that(deployment, sandbox):
-    """That is what `on_ambiguous_submission="resubmit"` asks for."""
+def test_resubmit_pays_again(deployment, sandbox):
+    """With on_ambiguous_submission="resubmit", the retry after such a kill submits again and warns."""
     run = Run(deployment, sandbox, "resubmit", "[hang]")
-    run.until_paid()
+    run.until_charged()
     run.kill()
-    run.until_paid(count=2)
-    assert len(run.bills()) == 2
-    assert "as on_ambiguous_submission says" in run.log(2)
+    run.until_charged(count=2)
+    assert len(run.charged()) == 2
+    assert 'This try submits it again, because on_ambiguous_submission is "resubmit"' in run.log(2)
     run.mark("failed")
 
 
 @pytest.mark.together(first=True)
 @pytest.mark.parametrize(("connection_id", "word"), [("luma_default", "[429:61]"), ("luma_own", "[busy]")])
-def test_a_submission_that_has_to_wait_a_minute_is_deferred_without_using_up_a_try(
-    connection_id, word, deployment, sandboxes
-):
-    """The API answers 429 with a long `Retry-After`: too many calls, or too many generations at once."""
+def test_long_pause_defers_submission(connection_id, word, deployment, sandboxes):
+    """If the API asks for a long pause (429), the task defers for it and submits, in the same try."""
     run = Run(deployment, sandboxes[connection_id], "worker", word, connection_id=connection_id)
     run.until(state="deferred")
-    assert run.bills() == []
+    assert run.charged() == []
     assert run.ended() == "success"
     assert run.tries() == 1
-    assert run.bills() == [run.xcom()]
+    assert run.charged() == [run.xcom()]
 
 
 @pytest.mark.parametrize(
     ("connection_id", "api", "more"), [("luma_default", "gateway", set()), ("luma_own", "agents", {"request_id"})]
 )
-def test_what_a_task_remembers_is_in_its_state_store(connection_id, api, more, deployment, sandboxes):
-    """It can be read in Airflow's UI."""
+def test_record_is_in_state_store(connection_id, api, more, deployment, sandboxes):
+    """The record is in Airflow's task state store, where the UI shows it."""
     sandbox = sandboxes[connection_id]
     run = Run(deployment, sandbox, "submit", connection_id=connection_id)
     assert run.ended() == "success"
-    kept = run.remembered_success()
-    assert kept["generation_id"] == run.xcom()
-    assert kept["api"] == f"{api} {sandbox.url}"
-    assert set(kept) == {"generation_id", "request", "api", "submitted_at", "max_tries", "succeeded"} | more
+    record = run.record()
+    assert record["generation_id"] == run.xcom()
+    assert record["api"] == f"{api} {sandbox.url}"
+    assert set(record) == {"generation_id", "request", "api", "submitted_at"} | more

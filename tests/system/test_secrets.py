@@ -1,4 +1,4 @@
-"""Where the tokens of all the system tests have got to; the conftest has this run last."""
+"""No token of the system tests is in a log, in the database or at a CDN. These tests run last."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from tests.support.tokens import ALL
         ({"luma_conn_id": "luma_unreachable"}, "up_for_retry", "LumaConnectionError"),
         ({"luma_conn_id": "luma_own_refused"}, "failed", "LumaAuthenticationError"),
         ({"luma_conn_id": "luma_own", "prompt": "A boat [drop]"}, "failed", "LumaAmbiguousSubmission"),
-        ({"luma_conn_id": "luma_own_misplaced"}, "failed", "a key of Luma's own, which is not sent to 127.0.0.1"),
+        ({"luma_conn_id": "luma_own_misplaced"}, "failed", "a key of Luma's own API, which is not sent to 127.0.0.1"),
     ],
     ids=["refused", "dropped", "unreachable", "own-refused", "own-dropped", "own-misplaced"],
 )
-def test_an_error_whose_request_had_the_token_is_logged(conf, state, error, deployment):
-    """These are the errors whose logs are searched below."""
+def test_errors_with_token_are_logged(conf, state, error, deployment):
+    """Errors of requests that carried a token are logged. The next test searches these logs."""
     run_id = deployment.run("luma_bad_days", conf=conf)
     deployment.wait_for_task("luma_bad_days", run_id, "submit", state=state, timeout=240)
     assert error in deployment.log("luma_bad_days", run_id, "submit")
 
 
-def test_no_token_is_in_a_log_or_a_table_or_at_the_cdn(deployment, sandboxes):
+def test_no_token_is_left(deployment, sandboxes):
+    """No token is in a log or a table, and none was sent to a CDN."""
     searched = list(deployment.log_files())
-    # What would be found if it were there: both the prompt and the connection are.
+    # The search works: it finds log lines, and the id of the connection in its tables.
     assert any("Submitted generation" in path.read_text(errors="replace") for path in searched)
     assert any("LumaAuthenticationError" in path.read_text(errors="replace") for path in searched)
     for connection_id in ("luma_refused", "luma_own_refused"):

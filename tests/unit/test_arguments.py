@@ -1,144 +1,151 @@
-"""What is refused before anything is sent."""
+"""The arguments of a submission: each property of a row, and the values that are refused before anything is sent."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from airflow_provider_luma.api import LumaClient, LumaInvalidRequest
-from airflow_provider_luma.api.arguments import check_generation_id, merge_arguments
-from airflow_provider_luma.api.dialects import DIALECTS, gateway
-from airflow_provider_luma.api.url import base_url
+from airflow_provider_luma.api.arguments import (
+    ARGUMENTS,
+    EXTEND_ARGUMENTS,
+    IMAGES,
+    boolean,
+    check_generation_id,
+    encode,
+    merge,
+    parse_bool,
+    read_arguments,
+    text,
+)
+from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGenerateVideoOperator
+from tests.support.dialects import VALUES
 from tests.support.samples import PROMPT
 
+TEXTS = [name for name, argument in ARGUMENTS.items() if argument.read is text]
+SWITCHES = [name for name, argument in ARGUMENTS.items() if argument.read is boolean]
 
-def request_body(arguments, extra_body=None):
-    return gateway.submission(merge_arguments(arguments, extra_body)).body
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({}, "needs a user_prompt, or an image_url"),
-        ({"user_prompt": ""}, "needs a user_prompt"),
-        ({"model_name": "ray-v2"}, "needs a user_prompt"),
-        ({"user_prompt": "ab"}, "3 to 5,000 characters, got 2"),
-        ({"user_prompt": "x" * 5001}, "got 5,001"),
-        ({"user_prompt": 12345}, "user_prompt must be a string, got int 12345"),
-        ({"user_prompt": PROMPT, "loop": "yes"}, "loop must be True or False, got str 'yes'"),
-        ({"user_prompt": PROMPT, "duration": 5}, "duration must be a string"),
-        ({"user_prompt": PROMPT, "loop": True, "image_end_url": "https://x/y.png"}, "loop does not go with"),
-        ({"user_prompt": PROMPT, "image_url": ["https://x/y.png"]}, "image_url must be a string"),
-    ],
-)
-def test_a_wrong_argument_is_refused_by_name_with_what_it_should_be(arguments, message):
-    with pytest.raises(LumaInvalidRequest, match=message):
-        request_body(arguments)
+each_argument = pytest.mark.parametrize("name", ARGUMENTS)
 
 
-def test_an_argument_left_out_is_not_sent_not_even_as_null():
-    assert request_body({"user_prompt": PROMPT, "loop": None, "image_url": ""}) == {"user_prompt": PROMPT}
+class TestRow:
+    def test_table_has_the_users_names(self):
+        """The table has the names that users type, in three kinds."""
+        assert {*ARGUMENTS} == {*VALUES} == {*TEXTS, *SWITCHES, *IMAGES}
+        assert (SWITCHES, IMAGES) == (["expand_prompt", "loop"], ("image_url", "image_end_url"))
+
+    @each_argument
+    def test_right_type_is_kept(self, name):
+        """A value of the right type is kept unchanged."""
+        assert read_arguments({name: VALUES[name]}) == {name: VALUES[name]}
+
+    @each_argument
+    @pytest.mark.parametrize("value", [None, "", "None"])
+    def test_empty_value_is_left_out(self, name, value):
+        """None, an empty text, and the text that a template renders for None are left out."""
+        assert read_arguments({name: value}) == {}
+
+    @each_argument
+    @pytest.mark.parametrize("value", [5.5, ["a"], {"a": 1}, b"a", object()])
+    def test_wrong_type_is_refused(self, name, value):
+        """A value of another type is refused by the argument's name, with the type that was given."""
+        kind = "True or False" if name in SWITCHES else "a string"
+        with pytest.raises(LumaInvalidRequest, match=f"{name} must be {kind}, got {type(value).__name__} "):
+            read_arguments({name: value})
+
+    @pytest.mark.parametrize("name", TEXTS)
+    def test_number_is_a_text(self, name):
+        """A whole number is a text: native rendering makes a number of "2024"; a switch is not a text."""
+        assert read_arguments({name: 2024}) == {name: "2024"}
+        assert read_arguments({name: "True"}) == {name: "True"}
+        with pytest.raises(LumaInvalidRequest, match=f"{name} must be a string, got bool True"):
+            read_arguments({name: True})
+
+    @pytest.mark.parametrize("name", SWITCHES)
+    @pytest.mark.parametrize(("word", "flag"), [("True", True), ("true", True), (" False\n", False), (False, False)])
+    def test_word_is_a_switch(self, name, word, flag):
+        """The words that a template renders are switches; other words and numbers are refused."""
+        assert read_arguments({name: word})[name] is flag
+        for wrong in ("yes", 1, 0):
+            with pytest.raises(LumaInvalidRequest, match=f"{name} must be True or False, got"):
+                read_arguments({name: wrong})
+
+    @pytest.mark.parametrize("name", IMAGES)
+    def test_path_is_an_image(self, name):
+        """An image may be a path object, or a text with spaces around it."""
+        assert read_arguments({name: Path("/folder/boat.png")}) == {name: "/folder/boat.png"}
+        assert read_arguments({name: " https://x/y.png\n"}) == {name: "https://x/y.png"}
+
+    @each_argument
+    def test_extension_accepts_or_refuses(self, name):
+        """An extension accepts an argument exactly if its row says so; the operator has the same arguments."""
+        extends = name in ("user_prompt", "expand_prompt", "image_url", "image_end_url", "notify_hook")
+        assert ARGUMENTS[name].extends is (name in EXTEND_ARGUMENTS) is extends
+        assert (name in LumaExtendVideoOperator.template_fields) is extends
+        client = LumaClient("127.0.0.1:1", "token", retry_for=0)
+        if not extends:
+            with pytest.raises(LumaInvalidRequest, match=f"There is no argument {name} here: put it into extra_body"):
+                client.extend("x", **{name: VALUES[name]})
+        else:
+            assert read_arguments({name: VALUES[name]}, EXTEND_ARGUMENTS)
+
+    @each_argument
+    def test_tab_shows_no_secrets(self, name):
+        """The Luma tab shows the arguments that describe the video, and never a callback."""
+        shown = [*TEXTS, *IMAGES]
+        shown.remove("notify_hook")
+        assert ARGUMENTS[name].shown is (name in shown)
+
+    @each_argument
+    def test_argument_is_templated(self, name):
+        """The operator has each argument as a parameter and renders it."""
+        assert name in LumaGenerateVideoOperator.template_fields
+        operator = LumaGenerateVideoOperator(task_id="submit", **{name: VALUES[name]})
+        assert getattr(operator, name) == VALUES[name]
 
 
-def test_false_is_sent():
-    assert request_body({"user_prompt": PROMPT, "loop": False})["loop"] is False
+class TestRefused:
+    @pytest.mark.parametrize("call", ["submit", "extend"])
+    def test_unknown_argument_is_refused(self, call):
+        """An argument that does not exist is refused by name."""
+        with pytest.raises(LumaInvalidRequest, match="There is no argument seed here: put it into extra_body"):
+            getattr(LumaClient("127.0.0.1:1", "token", retry_for=0), call)(PROMPT, seed=1)
+
+    @pytest.mark.parametrize("seed", [object(), float("nan"), float("inf")])
+    def test_no_json_is_refused(self, seed):
+        """A value that JSON cannot express is refused before anything is sent."""
+        with pytest.raises(LumaInvalidRequest, match="cannot be written as JSON"):
+            LumaClient("127.0.0.1:1", "token", retry_for=0).submit(PROMPT, extra_body={"seed": seed})
+
+    def test_endless_json_is_refused(self):
+        """A dict that contains itself is refused, too."""
+        endless = {}
+        endless["again"] = endless
+        with pytest.raises(LumaInvalidRequest, match="cannot be written as JSON"):
+            encode(endless)
+
+    def test_long_value_is_cut(self):
+        """A message repeats only the beginning of a value."""
+        with pytest.raises(LumaInvalidRequest) as caught:
+            read_arguments({"loop": "x" * 10_000})
+        assert len(str(caught.value)) < 200
+
+    def test_wrong_id_has_advice(self):
+        """The message about a wrong generation id ends with the caller's advice."""
+        with pytest.raises(LumaInvalidRequest, match=r"such as a UUID, got 7\.5\. Use XComs\.$"):
+            check_generation_id(7.5, "Use XComs.")
 
 
-@pytest.mark.parametrize("length", [3, 5000])
-def test_the_shortest_and_longest_prompt_are_accepted(length):
-    assert request_body({"user_prompt": "x" * length})
+def test_merge_names_the_place():
+    """Fields that are given twice are refused with their names and the place; None is no field."""
+    assert merge({"a": 1}, None) == {"a": 1}
+    assert merge({"a": 1}, {"b": None}) == {"a": 1, "b": None}
+    with pytest.raises(LumaInvalidRequest, match=r"Given twice, as an argument and in the video: a, b\.$"):
+        merge({"a": 1, "b": 2, "c": 3}, {"b": 2, "a": 1}, "the video")
 
 
-@pytest.mark.parametrize("name", ["image_url", "image_end_url"])
-def test_an_image_needs_no_prompt(name):
-    assert request_body({name: "https://x/y.png"})
-
-
-def test_values_and_fields_that_nobody_documents_are_sent():
-    body = request_body({"user_prompt": PROMPT, "model_name": "ray-v9", "duration": "1m"}, {"aspect_ratio": "1:1"})
-    assert body == {"user_prompt": PROMPT, "model_name": "ray-v9", "duration": "1m", "aspect_ratio": "1:1"}
-
-
-def test_a_field_both_as_argument_and_in_extra_body_is_refused():
-    with pytest.raises(LumaInvalidRequest, match="Given twice, as an argument and in extra_body: loop"):
-        request_body({"user_prompt": PROMPT, "loop": False}, {"loop": True})
-
-
-@pytest.mark.parametrize("call", ["submit", "extend"])
-def test_an_argument_that_does_not_exist_is_refused_by_name(call):
-    with pytest.raises(LumaInvalidRequest, match="There is no argument seed: put it into extra_body"):
-        getattr(LumaClient("127.0.0.1:1", "token", retry_for=0), call)(PROMPT, seed=1)
-
-
-def test_an_extra_body_that_is_no_dict_is_refused():
-    with pytest.raises(LumaInvalidRequest, match="extra_body must be a dict"):
-        request_body({"user_prompt": PROMPT}, ["aspect_ratio"])
-
-
-@pytest.mark.parametrize("seed", [object(), float("nan")])
-def test_an_extra_body_that_json_cannot_hold_is_refused_before_anything_is_sent(seed):
-    with pytest.raises(LumaInvalidRequest, match="cannot be written as JSON"):
-        LumaClient("127.0.0.1:1", "token", retry_for=0).submit(PROMPT, extra_body={"seed": seed})
-
-
-@pytest.mark.parametrize("generation_id", ["", " ", ".", "..", None, ["a"], {"id": "a"}])
-def test_what_cannot_be_a_generation_id_is_refused(generation_id):
-    with pytest.raises(LumaInvalidRequest, match="generation id must be a string"):
-        check_generation_id(generation_id)
-
-
-def test_a_generation_id_may_be_pasted_with_spaces_and_a_line_end():
-    assert gateway.query(" 7c2f-1\n").path == "/luma/generations/7c2f-1"
-
-
-def test_a_generation_id_cannot_lead_to_another_path():
-    assert gateway.query("../x?y").path == "/luma/generations/..%2Fx%3Fy"
-
-
-@pytest.mark.parametrize(
-    ("typed", "url"),
-    [
-        (("", None, None), "https://www.kkiai.com"),
-        ((None, None, None), "https://www.kkiai.com"),
-        (("www.kkiai.com", None, None), "https://www.kkiai.com"),
-        ((" https://www.kkiai.com/ ", None, None), "https://www.kkiai.com"),
-        (("https://www.kkiai.com/luma/generations", None, None), "https://www.kkiai.com"),
-        (("gateway.example.com:8443", None, None), "https://gateway.example.com:8443"),
-        (("gateway.example.com", "https", 8443), "https://gateway.example.com:8443"),
-        (("gateway.example.com", "http", None), "http://gateway.example.com"),
-        (("http://gateway.example.com", "https", None), "http://gateway.example.com"),
-        (("gateway.example.com/v1", None, None), "https://gateway.example.com/v1"),
-        (("https://gateway.example.com:8443/a/b/", None, 1), "https://gateway.example.com:8443/a/b"),
-        (("localhost:8787", None, None), "http://localhost:8787"),
-        (("127.0.0.1", None, 8787), "http://127.0.0.1:8787"),
-        (("https://localhost:8787", None, None), "https://localhost:8787"),
-        (("[::1]:8787", None, None), "http://[::1]:8787"),
-        (("HTTPS://Gateway.Example.com", None, None), "https://gateway.example.com"),
-    ],
-)
-def test_a_host_is_understood_in_any_form_that_people_type(typed, url):
-    host, schema, port = typed
-    assert base_url(host, DIALECTS["gateway"], schema=schema, port=port) == url
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        "https://user:pass@example.com",
-        "example.com?x=1",
-        "example.com#x",
-        "ftp://example.com",
-        "a b",
-        "x:port",
-        "https://user:pass@x:port",
-        "https://",
-    ],
-)
-def test_what_is_no_host_is_refused_without_repeating_a_password_in_it(host):
-    with pytest.raises(LumaInvalidRequest) as caught:
-        base_url(host, DIALECTS["gateway"])
-    assert "pass@" not in str(caught.value)
-
-
-def test_a_schema_other_than_http_and_https_is_refused():
-    with pytest.raises(LumaInvalidRequest, match="schema must be http or https, got 'v1'"):
-        base_url("example.com", DIALECTS["gateway"], schema="v1")
+@pytest.mark.parametrize("value", ["yes", "", 1, None, ["true"]])
+def test_other_values_are_not_booleans(value):
+    """A value that is not a word for a boolean is returned unchanged."""
+    assert parse_bool(value) is value

@@ -1,4 +1,4 @@
-"""What a release would be: its version, what it says it runs on, and what is in it."""
+"""A release: its version, the Pythons that it claims, its files and its workflows."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def shipped(builder):
     return {file.distribution_path for file in builder(str(CHECKOUT)).recurse_included_files()}
 
 
-def test_the_changelog_has_the_packages_version_on_top():
-    """Unless all of it is still unreleased."""
+def test_changelog_starts_with_version():
+    """The newest section of the changelog is the package's version, or is unreleased."""
     (top, _), *_ = SECTIONS
     released = [Version(name) for name, _ in SECTIONS if name != "Unreleased"]
     assert top == "Unreleased" or Version(top) == Version(__version__)
@@ -41,12 +41,14 @@ def test_the_changelog_has_the_packages_version_on_top():
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", date) for name, date in SECTIONS if name != "Unreleased")
 
 
-def test_only_a_version_from_1_0_on_calls_itself_stable():
+def test_stable_from_1_0():
+    """The package calls itself stable from version 1.0 on."""
     (status,) = [one for one in CLASSIFIERS if one.startswith("Development Status")]
     assert status.endswith("Beta" if Version(__version__) < Version("1") else "Production/Stable")
 
 
-def test_every_python_that_is_claimed_may_install_the_package_and_is_tested():
+def test_claimed_pythons_are_tested():
+    """Each Python in the classifiers can install the package and is tested."""
     tree = ast.parse((CHECKOUT / "noxfile.py").read_text())
     (tested,) = [
         ast.literal_eval(node.value)
@@ -58,24 +60,27 @@ def test_every_python_that_is_claimed_may_install_the_package_and_is_tested():
     assert ".".join(map(str, sys.version_info[:2])) in PYTHONS
 
 
-def test_the_wheel_holds_all_of_the_package_and_nothing_else():
+def test_wheel_is_the_package():
+    """The wheel contains the package and the example DAGs, and nothing else."""
     present = {
         str(path.relative_to(CHECKOUT))
         for path in PACKAGE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    # Airflow itself loads what is in a folder `example_dags`, and then runs that in place of a user's copy.
+    # Airflow would load a folder named `example_dags`, and run its DAGs instead of a user's copies.
     examples = {f"{PACKAGE.name}/dag_examples/{path.name}" for path in (CHECKOUT / "example_dags").glob("*.py")}
     assert shipped(WheelBuilder) == present | examples
-    assert {Path(name).suffix for name in present} >= {".py", ".typed", ".html", ".jpg", ".mp4"}
+    assert {Path(name).suffix for name in present} >= {".py", ".typed", ".html", ".css", ".js", ".jpg", ".mp4"}
 
 
 @pytest.mark.parametrize("name", ["noxfile.py", "tests/conftest.py", "dev/venv.py", "LICENSE"])
-def test_the_source_distribution_holds_what_its_tests_need(name):
+def test_sdist_has_test_files(name):
+    """The source distribution contains the files that its tests need."""
     assert name in shipped(SdistBuilder)
 
 
-def test_the_source_distribution_holds_no_stray_files():
+def test_sdist_has_no_stray_files():
+    """The source distribution contains no other files, caches or logs."""
     names = shipped(SdistBuilder)
     assert {Path(name).parts[0] for name in names} <= {
         *("airflow_provider_luma", "benchmarks", "dev", "docs", "example_dags", "tests", ".ci", ".github"),
@@ -85,7 +90,8 @@ def test_the_source_distribution_holds_no_stray_files():
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".db", ".log"))]
 
 
-def test_every_link_of_the_readme_leads_from_the_package_index_to_a_file_of_the_release():
+def test_readme_links_point_to_files():
+    """On the package index, each link of the README points to a file and a heading of the release."""
     readme = with_absolute_links((CHECKOUT / "README.md").read_text(), "https://example.com/luma", "v1.2.3")
     targets = re.findall(r"\]\((.+?)\)", readme)
     assert len(targets) > 10
@@ -99,13 +105,15 @@ def test_every_link_of_the_readme_leads_from_the_package_index_to_a_file_of_the_
         assert kind == ("raw" if path.endswith(".png") else "blob")
 
 
-def test_the_distribution_has_the_readme_as_its_page():
+def test_readme_is_index_page():
+    """The package index shows the README."""
     assert METADATA.readme_content_type == "text/markdown"
     assert METADATA.readme.startswith("# airflow-provider-luma")
 
 
 @pytest.mark.parametrize("path", sorted((CHECKOUT / ".github" / "workflows").iterdir()), ids=lambda path: path.stem)
-def test_workflows_pin_their_actions_and_start_without_rights(path):
+def test_workflows_pin_actions(path):
+    """Workflows pin each action to a commit, and start without permissions."""
     workflow = yaml.safe_load(path.read_text())
     assert workflow["permissions"] == {}
     for job in workflow["jobs"].values():

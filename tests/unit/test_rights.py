@@ -1,4 +1,4 @@
-"""Who may see the Luma tab."""
+"""The rights that a user needs to see the Luma tab."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEEDED = [DagAccessEntity.RUN, DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XC
 
 @pytest.fixture
 def status(monkeypatch):
-    """The statuses of the tab's answers to a user who may read all of a DAG but what is given."""
+    """A function: the statuses of the tab's answers for a user who may read all of a DAG except these entities."""
 
     def status(*denied):
         def is_authorized_dag(*, method, access_entity, details, user):
@@ -29,17 +29,18 @@ def status(monkeypatch):
         monkeypatch.setattr(security, "get_auth_manager", lambda: manager)
         return {TestClient(app).get(path).status_code for path in PATHS}
 
-    # Airflow looks a DAG's team up in its database, where it knows of teams.
+    # Versions of Airflow with teams look up the DAG's team in the database.
     monkeypatch.setattr(DagModel, "get_team_name", lambda dag_id: None, raising=False)
     monkeypatch.setitem(app.dependency_overrides, security.get_user, lambda: "someone")
     return status
 
 
-def test_who_may_read_runs_task_instances_and_xcoms_of_the_dag_sees_the_tab(status):
+def test_full_rights_show_tab(status):
+    """A user who may read runs, task instances and XComs of the DAG sees the tab."""
     assert status() == {200}
 
 
 @pytest.mark.parametrize("entity", NEEDED, ids=str)
-def test_who_may_not_read_one_of_these_sees_nothing(entity, status):
-    """All that the tab shows stands in them, the video's URL in an XCom."""
+def test_missing_right_hides_tab(entity, status):
+    """A user who lacks one of these rights sees nothing, because the tab shows parts of all three."""
     assert status(entity) == {403}

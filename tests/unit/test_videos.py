@@ -1,95 +1,28 @@
-"""What the Luma tab makes of the task instances and records of a run, in Airflow's own tables."""
+"""The videos that the Luma tab shows, read from a database with Airflow's own tables."""
 
 from __future__ import annotations
 
 import json
 import uuid
-from datetime import datetime, timezone
 
 import pytest
-import sqlalchemy
-from airflow import models
-from airflow.models import xcom
-from airflow.models.base import Base
 from airflow.models.dagrun import DagRun
-from airflow.models.taskinstance import TaskInstance
-from sqlalchemy.orm import Session
 
 from airflow_provider_luma.ui import videos
-
-DAG, RUN = "a_dag", "manual__2026-11-23T06:00:00+00:00"
-DONE = {
-    "id": "g1",
-    "state": "completed",
-    "video_url": "https://cdn/v.mp4",
-    "thumbnail_url": "https://cdn/t.jpg",
-    "width": 1280,
-    "height": 720,
-    "duration": 5.0,
-}
-NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
-SINCE_3_4 = hasattr(TaskInstance, "region_id")
-REQUEST = {"user_prompt": "A boat", "model_name": "ray-v2"}
-
-
-class Run:
-    """A DAG run in a database of its own."""
-
-    def __init__(self, session):
-        self.session = session
-        self.insert(DagRun, id=1, dag_id=DAG, run_id=RUN, state="running", run_type="manual", run_after=NOON)
-
-    def insert(self, model, **values):
-        # A row has dozens of columns that do not matter here, and that differ between versions.
-        for column in model.__table__.columns:
-            if not column.nullable and column.default is None and column.server_default is None:
-                kind = column.type.python_type
-                values.setdefault(column.name, {datetime: NOON, uuid.UUID: uuid.uuid4()}.get(kind) or kind())
-        self.session.execute(model.__table__.insert().values(**values))
-
-    def task(self, task_id, state, record=None, *, map_index=-1, run=(1, DAG, RUN), **more):
-        instance = TaskInstance.id.default.arg(None)  # Airflow 3.0 has other ids
-        dag_run_id, dag_id, run_id = run
-        key = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id}
-        index = {"region_index" if SINCE_3_4 else "map_index": map_index}
-        self.insert(TaskInstance, **key, **index, id=instance, state=state, **more)
-        if record is None:
-            return
-        if SINCE_3_4:
-            self.insert(xcom.XComModelV2, id=uuid.uuid4(), task_instance_id=instance, key="luma", value=record)
-        else:
-            self.insert(xcom.XComModel, **key, map_index=map_index, dag_run_id=dag_run_id, key="luma", value=record)
-
-    def region(self, node_id, **more):
-        """Make what Airflow 3.4 calls a region, the expansion of a mapped task or of a loop, and return its id."""
-        from airflow.models.dynamic_region import DynamicRegion
-
-        region_id = uuid.uuid4()
-        key = {"dag_id": DAG, "run_id": RUN, "node_id": node_id}
-        self.insert(DynamicRegion, **key, id=region_id, family_root_id=region_id, **more)
-        return region_id
-
-    @property
-    def videos(self):
-        return videos.of_run(self.session, DAG, RUN, videos.LIMIT)["videos"]
-
-    def of_task(self, task_id, map_index=-1, region=None):
-        return videos.of_task(self.session, DAG, RUN, task_id, map_index, region)
+from tests.support import runs
+from tests.support.runs import DAG, DONE, NOON, REQUEST, RUN
 
 
 @pytest.fixture(scope="module")
 def engine():
-    models.import_all_models()
-    engine = sqlalchemy.create_engine("sqlite://")
-    Base.metadata.create_all(engine)
-    yield engine
-    engine.dispose()
+    with runs.database() as engine:
+        yield engine
 
 
 @pytest.fixture
 def run(engine):
-    with engine.connect() as connection, Session(connection) as session:
-        yield Run(session)
+    with runs.new_run(engine) as run:
+        yield run
 
 
 @pytest.mark.parametrize(
@@ -106,7 +39,7 @@ def run(engine):
         ("success", None, "unknown"),
         ("queued", {"request": REQUEST, "generation_id": "g1", "generation": DONE}, "waiting"),
         ("up_for_retry", {"generation_id": "g1", "generation": {**DONE, "state": "failed"}}, "retrying"),
-        ("up_for_retry", {"request": REQUEST, "problem": "The gateway is in trouble."}, "retrying"),
+        ("up_for_retry", {"request": REQUEST, "problem": "The API is in trouble."}, "retrying"),
         ("failed", {"request": REQUEST, "problem": "The token is refused."}, "failed"),
         ("failed", {"generation_id": "g1", "generation": {**DONE, "state": "failed"}}, "failed"),
         ("failed", None, "failed"),
@@ -114,7 +47,8 @@ def run(engine):
         ("skipped", None, "skipped"),
     ],
 )
-def test_a_videos_state_follows_from_its_tasks_state_and_record(run, state, record, shown):
+def test_state_follows_task_and_record(run, state, record, shown):
+    """The state of a video follows from the state and the record of its task."""
     run.task("make", state, record, map_index=0)
     run.task("make", "running", {"request": REQUEST, "generation_id": "another"}, map_index=1)
     assert run.videos[0]["state"] == shown
@@ -127,10 +61,11 @@ def test_a_videos_state_follows_from_its_tasks_state_and_record(run, state, reco
         ("deferred", {}, "processing"),
         ("up_for_retry", {}, "processing"),
         ("success", {"generation": DONE, "seen_at": "2026-11-23T06:01:04Z"}, "completed"),
-        ("failed", {"problem": "The gateway does not know it."}, "failed"),
+        ("failed", {"problem": "The API does not know it."}, "failed"),
     ],
 )
-def test_what_one_task_submits_and_another_waits_for_is_one_video(run, waits, record, shown):
+def test_submit_and_wait_are_one_video(run, waits, record, shown):
+    """A task that submits and a task that waits for the same generation share one video."""
     submitted = {"request": REQUEST, "generation_id": "g1", "submitted_at": "2026-11-23T06:00:00+00:00"}
     run.task("submit", "success", submitted)
     run.task("wait", waits, {"generation_id": "g1", **record})
@@ -140,7 +75,8 @@ def test_what_one_task_submits_and_another_waits_for_is_one_video(run, waits, re
     assert run.of_task("submit") == run.of_task("wait") == {"live": True, "video": video}
 
 
-def test_a_video_shows_where_it_is_stored_and_a_failed_store_is_no_failed_video(run):
+def test_failed_download_keeps_video_completed(run):
+    """The video of a failed download stays completed, and shows the problem and the other copies."""
     run.task("make", "success", {"request": REQUEST, "generation_id": "g1", "generation": DONE})
     run.task("a", "success", {"generation_id": "g1", "stored": "s3://bucket/g1.mp4"})
     run.task("b", "failed", {"generation_id": "g1"})
@@ -151,18 +87,21 @@ def test_a_video_shows_where_it_is_stored_and_a_failed_store_is_no_failed_video(
     assert (video["size"], video["length"]) == ("1280 × 720", "5 s")  # noqa: RUF001
 
 
-def test_a_stored_video_is_completed_though_no_task_waited_for_it(run):
+def test_stored_video_is_completed(run):
+    """A stored video is completed, even if no task waited for it."""
     run.task("make", "success", {"request": REQUEST, "generation_id": "g1"})
     run.task("store", "success", {"generation_id": "g1", "stored": "s3://b/g1.mp4"})
     assert [video["state"] for video in run.videos] == ["completed"]
 
 
-def test_half_a_surrogate_pair_in_a_prompt_is_shown_as_a_question_mark(run):
+def test_half_surrogate_becomes_question_mark(run):
+    """Half a surrogate pair in a prompt is shown as a question mark."""
     run.task("make", "running", {"request": {"user_prompt": "a \ud83d boat"}, "generation_id": "g1"})
     assert run.videos[0]["prompt"].encode() == b"a ? boat"
 
 
-def test_mapped_tasks_have_a_video_each(run):
+def test_mapped_tasks_have_own_videos(run):
+    """Each instance of a mapped task has a video, also before it begins."""
     for index in range(3):
         record = {"request": REQUEST, "generation_id": f"g1{index}", "generation": {**DONE, "id": f"g1{index}"}}
         run.task("make", "success", record, map_index=index)
@@ -171,13 +110,15 @@ def test_mapped_tasks_have_a_video_each(run):
     assert run.of_task("make", 1)["video"]["generation_id"] == "g11"
 
 
-def test_an_id_with_a_database_wildcard_is_one_id(run):
+def test_wildcard_in_id_matches_itself(run):
+    """An id with a wildcard of SQL does not match other ids."""
     for index, generation_id in enumerate(["g%", "gx"]):
         run.task("make", "success", {"request": REQUEST, "generation_id": generation_id}, map_index=index)
     assert run.of_task("make", 0)["video"]["name"] == "make [0]"
 
 
-def test_a_task_without_a_record_has_no_video_and_an_unknown_task_or_run_is_none(run):
+def test_no_record_means_no_video(run):
+    """A task without a record has no video; an unknown task or run has no answer."""
     run.task("other", "success")
     assert run.videos == []
     assert run.of_task("other") == {"live": True, "video": None}
@@ -185,14 +126,16 @@ def test_a_task_without_a_record_has_no_video_and_an_unknown_task_or_run_is_none
     assert videos.of_run(run.session, DAG, "nowhere", 10) is None
 
 
-def test_no_more_videos_than_the_limit_are_given_and_all_are_counted(run):
+def test_limit_cuts_list_not_count(run):
+    """The answer has at most ``limit`` videos, and counts all of them."""
     for index in range(5):
         run.task("make", "running", {"request": REQUEST}, map_index=index)
     found = videos.of_run(run.session, DAG, RUN, 2)
     assert (len(found["videos"]), found["total"], found["states"]) == (2, 5, {"waiting": 5})
 
 
-def test_a_long_prompt_is_cut_in_the_list_and_whole_in_its_tasks_tab(run):
+def test_list_cuts_long_prompts(run):
+    """A long prompt is cut in the list of a run, and complete in the tab of its task."""
     run.task("make", "running", {"request": {"user_prompt": "x" * 5000}, "generation_id": "g1"})
     assert len(run.videos[0]["prompt"]) == videos.PROMPT_AMONG_MANY
     assert len(run.of_task("make")["video"]["prompt"]) == 5000
@@ -210,7 +153,8 @@ def test_a_long_prompt_is_cut_in_the_list_and_whole_in_its_tasks_tab(run):
         {"generation_id": ["g1"], "submitted_at": 5, "seen_at": {}, "stored": 1, "problem": []},
     ],
 )
-def test_an_unreadable_record_does_not_hide_other_videos(run, record):
+def test_unreadable_record_hides_no_other(run, record):
+    """A record that is not readable does not hide other videos."""
     run.task("garbage", "success", record)
     run.task("make", "success", {"request": REQUEST, "generation_id": "g1", "generation": DONE})
     assert "g1" in [video["generation_id"] for video in run.videos]
@@ -218,7 +162,8 @@ def test_an_unreadable_record_does_not_hide_other_videos(run, record):
 
 
 @pytest.mark.parametrize("url", ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "//cdn", 7, None])
-def test_only_http_urls_reach_the_browser(run, url):
+def test_only_http_urls_pass(run, url):
+    """URLs of other schemes than http(s) do not reach the browser."""
     generation = {**DONE, "video_url": url, "thumbnail_url": url}
     request = {**REQUEST, "image_url": url, "image_end_url": "https://images/end.png"}
     run.task("make", "success", {"request": request, "generation_id": "g1", "generation": generation})
@@ -232,8 +177,8 @@ def test_only_http_urls_reach_the_browser(run, url):
     ("state", "shown"), [("up_for_retry", "g1"), (None, "g1"), ("queued", "g1"), ("running", ""), ("failed", "")]
 )
 @pytest.mark.since("3.4")
-def test_the_last_trys_record_is_shown_until_the_next_try_begins(run, state, shown):
-    """On Airflow 3.4 each try has its own XComs."""
+def test_last_record_until_next_try(run, state, shown):
+    """The record of the last try is shown until the next try begins (on Airflow 3.4, each try has its own XComs)."""
     for number, generation_id in enumerate(["g0", "g1"], 1):
         record = {"request": REQUEST, "generation_id": generation_id}
         run.task("make", "failed", record, map_index=0, try_number=number, working_set=None)
@@ -245,7 +190,10 @@ def test_the_last_trys_record_is_shown_until_the_next_try_begins(run, state, sho
 
 @pytest.mark.since("3.4")
 class TestLoop:
-    def test_each_iteration_has_a_video_of_its_own_and_a_tasks_tab_shows_the_last(self, run):
+    """Loops, which Airflow 3.4 adds."""
+
+    def test_iterations_have_own_videos(self, run):
+        """Each iteration has a video; the tab of a task shows the last, unless its region is given."""
         loop = run.region("refine")
         for index in range(3):
             record = {"request": REQUEST, "generation_id": f"g{index}"}
@@ -258,14 +206,16 @@ class TestLoop:
         assert run.of_task("make")["video"]["generation_id"] == "g2"
         assert run.of_task("make", region=(uuid.uuid4(), 0)) is None
 
-    def test_iterations_without_a_record_are_kept_apart(self, run):
+    def test_iterations_without_record_stay_apart(self, run):
+        """Iterations that have no record yet are separate videos."""
         loop = run.region("refine")
         run.task("make", "success", {"request": REQUEST, "generation_id": "g0"}, map_index=0, region_id=loop)
         for index in (1, 2):
             run.task("make", "queued", map_index=index, region_id=loop)
         assert [video["state"] for video in run.videos] == ["submitted", "waiting", "waiting"]
 
-    def test_each_mapped_task_of_each_iteration_has_a_video_of_its_own(self, run):
+    def test_mapped_tasks_inside_loop(self, run):
+        """Each mapped task of each iteration has its own video."""
         loop = run.region("refine")
         for iteration in range(2):
             own = run.region("make", parent_region_id=loop, parent_region_index=iteration)
@@ -276,7 +226,8 @@ class TestLoop:
         assert [video["name"] for video in run.videos] == names
         assert run.of_task("make", 1)["video"]["generation_id"] == "g11"
 
-    def test_a_mapped_task_outside_a_loop_is_found_by_its_map_index(self, run):
+    def test_mapped_tasks_outside_loop(self, run):
+        """A mapped task outside a loop is found by its map index."""
         own = run.region("make")
         for index in range(2):
             record = {"request": REQUEST, "generation_id": f"g{index}"}
@@ -286,7 +237,8 @@ class TestLoop:
 
 
 @pytest.mark.parametrize("newest", [0, 1, 2])
-def test_of_several_tasks_the_one_that_saw_the_video_last_has_the_url_that_still_works(run, newest):
+def test_newest_url_wins(run, newest):
+    """If several tasks saw the video, the URL that the last task saw is shown, because it expires last."""
     for index in range(3):
         seen_at = f"2026-11-23T0{8 if index == newest else 6}:00:00Z"
         generation = {**DONE, "video_url": f"https://cdn/{index}"}
@@ -295,7 +247,8 @@ def test_of_several_tasks_the_one_that_saw_the_video_last_has_the_url_that_still
 
 
 @pytest.mark.parametrize("first_to_see", [0, 1])
-def test_a_video_took_until_the_first_task_saw_it_completed(run, first_to_see):
+def test_took_until_first_seen_completed(run, first_to_see):
+    """A video took from its submission until the first task saw it completed."""
     submitted = {"request": REQUEST, "generation_id": "g1", "submitted_at": "2026-11-23T06:00:00Z"}
     run.task("submit", "success", submitted)
     for index in range(2):
@@ -304,7 +257,8 @@ def test_a_video_took_until_the_first_task_saw_it_completed(run, first_to_see):
     assert run.videos[0]["took"] == 120
 
 
-def test_records_of_another_run_or_dag_are_not_shown(run):
+def test_other_runs_are_not_shown(run):
+    """Records of another run or another DAG do not appear."""
     run.task("make", "running", {"request": REQUEST, "generation_id": "g1"})
     done = {"generation_id": "g1", "generation": DONE, "stored": "s3://bucket/g1.mp4"}
     for number, (dag, run_id) in enumerate([(DAG, "scheduled__2026-11-24"), ("other_dag", RUN)], start=2):

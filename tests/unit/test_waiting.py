@@ -1,7 +1,8 @@
-"""When a wait is over, and what it logs until then."""
+"""A wait: when it is over, and its lines in the log."""
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -16,6 +17,7 @@ from airflow_provider_luma.api import (
     LumaInvalidRequest,
     LumaNotFound,
     LumaRateLimited,
+    LumaServerError,
     retry,
 )
 from airflow_provider_luma.api.waiting import Wait
@@ -39,42 +41,50 @@ def begin(clock, caplog):
 
 def generation(state: str, **kwargs) -> Generation:
     known = GenerationState(state) if state in list(GenerationState) else GenerationState.UNKNOWN
-    return Generation(id="x", state=known, state_name=state, **kwargs)
+    url = "https://cdn.example.net/video.mp4" if state == "completed" else None
+    return Generation(id="x", state=known, state_name=state, **{"video_url": url, **kwargs})
 
 
-def test_a_wait_ends_when_the_generation_is_completed(begin):
+def test_ends_when_completed(begin):
+    """A wait ends when the generation is completed."""
     wait = begin()
     assert wait.update(generation("pending")) is None
     assert wait.update(generation("processing")) is None
     assert wait.update(generation("completed")).id == "x"
 
 
-def test_a_failed_generation_ends_the_wait_with_an_error(begin):
+def test_failure_is_an_error(begin):
+    """A failed generation ends the wait with an error."""
     with pytest.raises(LumaGenerationFailed):
         begin().update(generation("failed"))
 
 
-def test_a_failure_that_was_waited_for_is_no_error(begin):
+def test_awaited_failure_ends_well(begin):
+    """A failure that the wait is for is not an error."""
     assert begin(["completed", "failed"]).update(generation("failed"))
 
 
-def test_waiting_for_a_failure_ends_with_an_error_when_the_generation_is_completed(begin):
-    with pytest.raises(LumaError, match="will never be failed") as caught:
+def test_completed_cannot_fail_later(begin):
+    """A wait for a failure ends with an error if the generation is completed, and no retry helps."""
+    with pytest.raises(LumaError, match=r"cannot fail any more\. Change target_state") as caught:
         begin("failed").update(generation("completed"))
     assert not caught.value.retry_may_help
 
 
-def test_a_state_that_passed_between_two_polls_counts_as_seen(begin):
+def test_passed_state_counts(begin):
+    """A state that passed between two polls counts as seen."""
     assert begin("processing").update(generation("completed"))
 
 
 @pytest.mark.parametrize("word", ["done", "", None, 3, ["completed", "done"], []])
-def test_a_word_that_is_no_state_is_refused(begin, word):
+def test_unknown_target_is_refused(begin, word):
+    """A target that is not a state is refused."""
     with pytest.raises(LumaInvalidRequest):
         begin(word)
 
 
-def test_each_change_of_state_is_logged_once_with_the_estimate(begin, caplog):
+def test_logs_each_change_once(begin, caplog):
+    """Each change of state is logged once, with the estimate if there is one."""
     wait = begin()
     for seen in ("pending", "pending", "processing", "processing", "completed"):
         wait.update(generation(seen, estimate_wait_seconds=42 if seen == "processing" else 0))
@@ -85,7 +95,8 @@ def test_each_change_of_state_is_logged_once_with_the_estimate(begin, caplog):
     ]
 
 
-def test_while_nothing_changes_one_line_a_minute_says_so(begin, clock, caplog, monkeypatch):
+def test_logs_once_a_minute(begin, clock, caplog, monkeypatch):
+    """Without a change, one line a minute says so."""
     monkeypatch.setattr(retry.random, "uniform", lambda least, most: least)
     wait = begin()
     for to_go in range(200, 50, -5):
@@ -98,8 +109,8 @@ def test_while_nothing_changes_one_line_a_minute_says_so(begin, clock, caplog, m
     ]
 
 
-def test_waits_that_have_changed_together_do_not_all_write_at_the_same_moment(begin, clock, caplog):
-    """A triggerer that writes hundreds of lines at once stands still meanwhile."""
+def test_waits_write_apart(begin, clock, caplog):
+    """Waits that changed together do not all write at the same moment: that would block the triggerer."""
     waits = [begin() for _ in range(100)]
     written = []
     for _ in range(20):
@@ -113,44 +124,48 @@ def test_waits_that_have_changed_together_do_not_all_write_at_the_same_moment(be
     assert max(written[12:16]) < 80
 
 
-def test_an_unknown_state_is_logged_once_and_ends_nothing(begin, caplog):
+def test_unknown_state_ends_nothing(begin, caplog):
+    """An unknown state is logged once, and the wait continues."""
     wait = begin()
     assert wait.update(generation("rendering_preview")) is None
     assert wait.update(generation("rendering_preview")) is None
     assert caplog.messages == [
-        "Generation x is 'rendering_preview', a state this version does not know; waiting goes on."
+        "Generation x is 'rendering_preview', a state that this package does not know. The wait continues."
     ]
 
 
-def test_an_unknown_id_ends_the_wait_after_a_minute(begin, clock):
+LASTING = [LumaNotFound("no such id"), LumaAuthenticationError("no")]
+
+
+@pytest.mark.parametrize("error", LASTING, ids=["unknown", "refused"])
+def test_lasting_error_has_a_minute(error, begin, clock):
+    """An unknown id and a refused token end the wait after a minute."""
     wait = begin()
     for _ in range(6):
-        assert wait.update(LumaNotFound("no such id")) is None
-        clock.now += 10
-    with pytest.raises(LumaNotFound):
-        wait.update(LumaNotFound("no such id"))
+        assert wait.update(error) is None
+        clock.now += 9.9
+    clock.now += 0.6
+    with pytest.raises(type(error)):
+        wait.update(error)
 
 
 @pytest.mark.parametrize(
-    "between",
-    [generation("pending"), LumaConnectionError("down"), LumaAuthenticationError("no")],
-    ids=["known", "down", "refused"],
+    "between", [generation("pending"), LumaConnectionError("down"), None], ids=["known", "down", "other"]
 )
-def test_the_minute_starts_again_after_any_other_answer(between, begin, clock):
+@pytest.mark.parametrize("error", LASTING, ids=["unknown", "refused"])
+def test_other_answers_restart_the_minute(between, error, begin, clock):
+    """The minute starts again after any other answer."""
     wait = begin()
-    wait.update(LumaNotFound("no such id"))
-    clock.now += 59
-    wait.update(between)
-    clock.now += 2
-    assert wait.update(LumaNotFound("no such id")) is None
-    clock.now += 59
-    assert wait.update(LumaNotFound("no such id")) is None
-    clock.now += 1
-    with pytest.raises(LumaNotFound):
-        wait.update(LumaNotFound("no such id"))
+    for _ in range(3):
+        assert wait.update(error) is None
+        clock.now += 59
+        assert wait.update(error) is None
+        wait.update(between or next(other for other in LASTING if other is not error))
+        clock.now += 2
 
 
-def test_the_minute_starts_when_the_id_is_first_unknown_however_long_other_trouble_lasted(begin, clock):
+def test_minute_starts_with_unknown_id(begin, clock):
+    """The minute starts when the id is first unknown, however long other trouble lasted."""
     wait = begin()
     for _ in range(10):
         wait.update(LumaConnectionError("down"))
@@ -158,15 +173,16 @@ def test_the_minute_starts_when_the_id_is_first_unknown_however_long_other_troub
     assert wait.update(LumaNotFound("no such id")) is None
 
 
-def test_a_proxys_404_never_ends_the_wait(begin, clock):
+def test_page_never_ends_a_wait(begin, clock):
+    """A page that a proxy sent in place of the API's answer never ends a wait."""
     wait = begin()
-    nothing = LumaNotFound("an HTML page", from_api=False)
     for _ in range(10):
-        assert wait.update(nothing) is None
+        assert wait.update(LumaServerError("HTTP 404, an HTML page", status=404, from_api=False)) is None
         clock.now += 60
 
 
-def test_a_wait_continues_in_another_process_with_what_the_first_has_seen(begin, clock, caplog):
+def test_continues_in_another_process(begin, clock, caplog):
+    """A wait continues in another process with the memory of the first."""
     first = begin()
     first.update(generation("pending"))
     first.update(LumaNotFound("no such id"))
@@ -174,47 +190,44 @@ def test_a_wait_continues_in_another_process_with_what_the_first_has_seen(begin,
     caplog.clear()
     second = begin(memory=first.memory)
     assert second.update(generation("pending")) is None
-    assert caplog.messages == []
+    assert caplog.messages == ["Generation x can be polled again."]
     with pytest.raises(LumaNotFound):
         begin(memory=first.memory).update(LumaNotFound("no such id"))
 
 
-def test_a_token_that_is_refused_for_a_minute_ends_the_wait(begin, clock):
+def test_other_memory_is_ignored(begin, clock):
+    """The memory of a wait for another generation is not used."""
+    first = begin()
+    first.update(LumaNotFound("no such id"))
+    clock.now += 61
+    memory = {**first.memory, "generation_id": "y"}
+    assert begin(memory=memory).update(LumaNotFound("no such id")) is None
+
+
+def test_memory_is_json(begin):
+    """The memory of a wait can be stored as JSON."""
     wait = begin()
-    for _ in range(4):
-        assert wait.update(LumaAuthenticationError("no")) is None
-        clock.now += 15
-    with pytest.raises(LumaAuthenticationError):
-        wait.update(LumaAuthenticationError("no"))
+    wait.update(generation("pending"))
+    wait.update(LumaAuthenticationError("no"))
+    assert json.loads(json.dumps(wait.memory)) == wait.memory
 
 
-@pytest.mark.parametrize(
-    "between",
-    [generation("pending"), LumaConnectionError("down"), LumaNotFound("no such id")],
-    ids=["known", "down", "unknown"],
-)
-def test_refusals_that_are_not_in_a_row_do_not_end_the_wait(between, begin, clock):
-    wait = begin()
-    for _ in range(10):
-        assert wait.update(LumaAuthenticationError("no")) is None
-        clock.now += 60
-        assert wait.update(between) is None
-
-
-def test_any_other_error_is_waited_out_and_logged_when_it_begins_and_ends(begin, clock, caplog):
+def test_other_errors_never_end(begin, clock, caplog):
+    """Any other error is logged when it begins and when it ends, and never ends the wait."""
     wait = begin()
     for _ in range(100):
         assert wait.update(LumaConnectionError("down")) is None
         clock.now += 600
     wait.update(generation("pending"))
     assert caplog.messages == [
-        "Polling generation x failed, will keep trying: down",
+        "Polling generation x failed; it is polled again: down",
         "Generation x can be polled again.",
         "Generation x is pending.",
     ]
 
 
-def test_the_pause_doubles_up_to_a_minute_while_polling_fails_and_is_what_the_gateway_asked_for(begin):
+def test_pause_doubles_after_failures(begin):
+    """The pause doubles up to a minute while polling fails, and is never shorter than the API asked for."""
     wait = begin()
     wait.update(generation("pending"))
     assert wait.pause(5) == 5
@@ -231,14 +244,16 @@ def test_the_pause_doubles_up_to_a_minute_while_polling_fails_and_is_what_the_ga
     assert wait.pause(5) == 5
 
 
-def test_those_that_were_asked_to_wait_equally_long_do_not_come_back_at_once(begin):
+def test_pauses_spread_out(begin):
+    """Waits that were asked to pause equally long do not all poll at the same moment."""
     wait = begin()
     wait.update(LumaRateLimited("wait", retry_after=90))
     pauses = [wait.pause(5) for _ in range(100)]
     assert max(pauses) - min(pauses) > 5
 
 
-def test_the_pause_after_thousands_of_failures_is_a_minute(begin):
+def test_pause_stays_a_minute(begin):
+    """The pause after thousands of failures is still a minute."""
     wait = begin()
     for _ in range(3000):
         wait.update(LumaConnectionError("down"))

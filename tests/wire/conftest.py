@@ -1,8 +1,9 @@
-"""A sandbox for each test, and connections to it."""
+"""A sandbox for each test, connections to it, and the log."""
 
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 import requests
@@ -11,6 +12,7 @@ from moto.server import ThreadedMotoServer
 from airflow_provider_luma.api import LumaClient
 from airflow_provider_luma.sandbox import Sandbox
 from tests.support.samples import TOKEN
+from tests.support.task_instance import TaskInstance
 
 
 @pytest.fixture
@@ -22,12 +24,13 @@ def sandbox():
 
 @pytest.fixture
 def client(sandbox):
+    """A client for the sandbox."""
     return LumaClient(sandbox.url, TOKEN)
 
 
 @pytest.fixture
 def connect(monkeypatch):
-    """Make the connection luma_default of these fields."""
+    """A function that sets the fields of the connection luma_default."""
 
     def connect(**fields):
         monkeypatch.setenv("AIRFLOW_CONN_LUMA_DEFAULT", json.dumps({"conn_type": "luma", **fields}))
@@ -37,19 +40,38 @@ def connect(monkeypatch):
 
 @pytest.fixture
 def connection(connect, sandbox):
-    """The connection luma_default leads to the sandbox."""
+    """The connection luma_default points to the sandbox."""
     connect(host=sandbox.url, password=TOKEN)
 
 
 @pytest.fixture
+def ti():
+    """The task instance of a task's first try."""
+    return TaskInstance()
+
+
+@pytest.fixture
+def logged(caplog, capsys):
+    """A function that returns how often a text is in the log. Airflow 3.0 writes each line to both places."""
+    caplog.set_level(logging.INFO)
+    printed = []
+
+    def logged(text):
+        printed.append(capsys.readouterr().out)
+        return max("".join(printed).count(text), caplog.text.count(text))
+
+    return logged
+
+
+@pytest.fixture
 def no_retries(monkeypatch):
-    """No call is repeated."""
+    """Clients do not repeat calls."""
     monkeypatch.setitem(LumaClient.__init__.__kwdefaults__, "retry_for", 0)
 
 
 @pytest.fixture
 def slept(monkeypatch):
-    """How many seconds each wait on the worker was, none of which takes any time."""
+    """The seconds of each call of time.sleep, which returns immediately."""
     slept = []
     monkeypatch.setattr("time.sleep", slept.append)
     return slept
@@ -57,7 +79,7 @@ def slept(monkeypatch):
 
 @pytest.fixture(scope="session")
 def s3_server():
-    """An object store; one for all, as Airflow looks a connection up once in a process."""
+    """The URL of an object store. All tests share it, because Airflow looks up a connection once in a process."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -67,7 +89,7 @@ def s3_server():
 
 @pytest.fixture
 def s3(s3_server, monkeypatch):
-    """The object store, with an empty bucket and the connection aws_default to it."""
+    """The object store with an empty bucket; the connection aws_default points to it."""
     extra = {"endpoint_url": s3_server, "region_name": "us-east-1"}
     connection = {"conn_type": "aws", "login": "key", "password": "secret", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_AWS_DEFAULT", json.dumps(connection))

@@ -1,8 +1,7 @@
-"""The hook: from an Airflow connection to a generation."""
+"""The hook: an Airflow connection becomes a client, and its answers become results."""
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl
 import sys
@@ -17,9 +16,11 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
 from airflow_provider_luma.api import (
     LumaAuthenticationError,
+    LumaError,
     LumaGenerationFailed,
     LumaInvalidRequest,
     LumaNotFound,
+    LumaServerError,
     waiting,
 )
 from airflow_provider_luma.hooks.luma import LumaHook
@@ -28,180 +29,209 @@ from tests.support.raw_answers import error_answer, far_end, json_answer
 from tests.support.samples import PROMPT, TOKEN
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
-        lambda url: {"host": url},
-        lambda url: {"host": url + "/"},
-        lambda url: {"host": url.removeprefix("http://")},
-        lambda url: {"host": "127.0.0.1", "port": int(url.rsplit(":", 1)[1]), "schema": "http"},
-    ],
-    ids=["url", "slash", "bare", "fields"],
-)
-def test_a_host_works_in_the_forms_that_people_type(form, connect, sandbox):
-    connect(password=TOKEN, **form(sandbox.url))
-    assert LumaHook().submit(PROMPT).id
+class TestConnection:
+    @pytest.mark.parametrize(
+        "form",
+        [
+            lambda url: {"host": url},
+            lambda url: {"host": url + "/"},
+            lambda url: {"host": url.removeprefix("http://")},
+            lambda url: {"host": "127.0.0.1", "port": int(url.rsplit(":", 1)[1]), "schema": "http"},
+        ],
+        ids=["url", "slash", "bare", "fields"],
+    )
+    def test_accepts_usual_forms(self, form, connect, sandbox):
+        """A host works with and without scheme, slash and port."""
+        connect(password=TOKEN, **form(sandbox.url))
+        assert LumaHook().submit(PROMPT).id
 
+    def test_accepts_a_uri(self, monkeypatch, sandbox):
+        """A connection can be a URI; its query has the extras."""
+        host = sandbox.url.removeprefix("http://")
+        monkeypatch.setenv("AIRFLOW_CONN_LUMA_DEFAULT", f"luma://:{TOKEN}@{host}/?timeout=7&verify=false")
+        client = LumaHook().get_conn()
+        assert (client.timeout, client.verify) == (7.0, False)
+        assert client.submit(PROMPT).id
 
-def test_a_connection_may_be_a_uri(monkeypatch, sandbox):
-    host = sandbox.url.removeprefix("http://")
-    monkeypatch.setenv("AIRFLOW_CONN_LUMA_DEFAULT", f"luma://:{TOKEN}@{host}/?timeout=7&verify=false")
-    client = LumaHook().get_conn()
-    assert (client.timeout, client.verify) == (7.0, False)
-    assert client.submit(PROMPT).id
+    def test_token_alone_suffices(self, connect):
+        """A connection with only a token uses the default API, and checks its certificate."""
+        connect(password=TOKEN)
+        client = LumaHook().get_conn()
+        assert (client.url, client.timeout, client.verify) == ("https://www.kkiai.com", 30.0, True)
 
-
-def test_a_connection_with_only_a_token_leads_to_the_default_gateway_with_tls_checked(connect):
-    connect(password=TOKEN)
-    client = LumaHook().get_conn()
-    assert (client.url, client.timeout, client.verify) == ("https://www.kkiai.com", 30.0, True)
-
-
-def test_a_missing_connection_is_named_with_the_command_that_makes_it():
-    with pytest.raises(AirflowNotFoundException, match="airflow connections add nowhere --conn-type luma"):
-        LumaHook("nowhere").get_conn()
-
-
-@pytest.mark.parametrize("password", [None, "", "  "])
-def test_a_connection_without_a_token_is_named(password, connect):
-    connect(password=password)
-    with pytest.raises(
-        LumaAuthenticationError, match="'luma_default': there is no API token: put it into the password"
-    ):
-        LumaHook().get_conn()
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"host": "https://user:pass@example.com"}, "must look like"),
-        ({"schema": "ftp"}, "http or https"),
-        ({"extra": {"timeout": "soon"}}, "'timeout' must be a number of seconds"),
-        ({"extra": {"timeout": 0}}, "'timeout' must be a number of seconds"),
-        ({"extra": {"timeout": 3600}}, "'timeout' must be a number of seconds"),
-        ({"extra": {"verify": 3}}, "'verify' must be true, false or the path of a CA bundle"),
-        ({"host": "https://:secret@[example.com"}, "must look like"),
-    ],
-)
-def test_a_wrong_field_is_named_with_its_connection(fields, message, connect):
-    connect(password=TOKEN, **fields)
-    with pytest.raises(LumaInvalidRequest, match=f"'luma_default'.*{message}"):
-        LumaHook().get_conn()
-
-
-def test_verify_may_be_the_path_of_a_ca_bundle_that_exists(connect, tmp_path):
-    bundle = tmp_path / "ca.pem"
-    connect(password=TOKEN, extra={"timeout": "12.5", "verify": str(bundle)})
-    with pytest.raises(LumaInvalidRequest, match="the path of a CA bundle"):
-        LumaHook().get_conn()
-    bundle.touch()
-    client = LumaHook().get_conn()
-    assert (client.timeout, client.verify) == (12.5, str(bundle))
-
-
-@pytest.mark.parametrize(("host", "warned"), [("http://gateway.example.com", True), ("http://localhost:1", False)])
-def test_a_token_sent_unencrypted_to_another_machine_is_warned_about(host, warned, connect, caplog, capsys):
-    connect(password=TOKEN, host=host)
-    with caplog.at_level(logging.WARNING):
-        LumaHook().get_conn()
-    assert ("unencrypted" in capsys.readouterr().out + caplog.text) is warned
-
-
-def test_an_extension_gives_the_new_generations_id(connection, sandbox):
-    hook = LumaHook()
-    first = hook.submit(PROMPT, model_name="ray-v2")
-    assert hook.extend(first.id, "It sinks").id == sandbox.report()["generations"][-1]["id"]
-
-
-@pytest.mark.parametrize("settings", [{}, {"batch_shape": "none"}, {"batch_limit": 2}])
-def test_many_generations_are_polled_also_where_the_gateway_has_no_batch_query(settings, connect):
-    with Sandbox(seconds=0, **settings) as sandbox:
-        connect(host=sandbox.url, password=TOKEN)
+    def test_is_looked_up_once(self, connection, monkeypatch):
+        """A hook looks up its connection once."""
         hook = LumaHook()
-        ids = [hook.submit(PROMPT).id for _ in range(3)]
-        assert set(hook.get_generations([*ids, "unknown"])) == set(ids)
+        client = hook.get_conn()
+        monkeypatch.delenv("AIRFLOW_CONN_LUMA_DEFAULT")
+        assert hook.get_conn() is client
+
+    def test_names_missing_connection(self):
+        """The error for a missing connection has the command that creates it."""
+        with pytest.raises(AirflowNotFoundException, match="airflow connections add nowhere --conn-type luma"):
+            LumaHook("nowhere").get_conn()
+
+    @pytest.mark.parametrize("password", [None, "", "  "])
+    def test_names_missing_token(self, password, connect):
+        """The error for a missing token names the connection and the field."""
+        connect(password=password)
+        message = "'luma_default': there is no API token: put the token into the password"
+        with pytest.raises(LumaAuthenticationError, match=message):
+            LumaHook().get_conn()
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"host": "https://user:pass@example.com"}, "must look like"),
+            ({"host": "https://:secret@[example.com"}, "must look like"),
+            ({"schema": "ftp"}, "http or https"),
+            ({"extra": {"timeout": "soon"}}, "'timeout' must be a number of seconds"),
+            ({"extra": {"timeout": 0}}, "'timeout' must be a number of seconds"),
+            ({"extra": {"timeout": 3600}}, "'timeout' must be a number of seconds"),
+            ({"extra": {"verify": 3}}, "'verify' must be true, false or the path of a CA bundle"),
+            ({"extra": {"verify": "/no/such/file"}}, "'verify' must be true, false or the path of a CA bundle"),
+            ({"extra": {"api": "dream_machine"}}, "'api' must be gateway or agents"),
+        ],
+    )
+    def test_names_wrong_field(self, fields, message, connect):
+        """The error for a wrong field names the connection and the field."""
+        connect(password=TOKEN, **fields)
+        with pytest.raises(LumaInvalidRequest, match=f"'luma_default'.*{message}"):
+            LumaHook().get_conn()
+
+    @pytest.mark.parametrize(
+        ("verify", "means"), [("false", False), (" True ", True), (False, False), ("", True), (__file__, __file__)]
+    )
+    def test_reads_extra_verify(self, verify, means, connect):
+        """The extra verify is a boolean, a word for it, or the path of an existing CA bundle."""
+        connect(password=TOKEN, extra={"timeout": "12.5", "verify": verify})
+        client = LumaHook().get_conn()
+        assert (client.timeout, client.verify) == (12.5, means)
+
+    @pytest.mark.parametrize(("host", "warned"), [("http://gateway.example.com", 1), ("http://localhost:1", 0)])
+    def test_warns_of_unencrypted_token(self, host, warned, connect, logged):
+        """A token that is sent unencrypted to another machine is warned about."""
+        connect(password=TOKEN, host=host)
+        LumaHook().get_conn()
+        assert logged("sends its token to http://gateway.example.com unencrypted: use https") == warned
 
 
-def test_a_generation_that_is_named_twice_is_polled_once(connection, sandbox):
-    hook = LumaHook()
-    generation_id = hook.submit(PROMPT).id
-    assert set(hook.get_generations([generation_id, generation_id])) == {generation_id}
-    assert sandbox.requests[-1].body == {"ids": [generation_id]}
+class TestCalls:
+    def test_extends_a_generation(self, connection, sandbox):
+        """An extension has its own id, and the first generation as its parent."""
+        hook = LumaHook()
+        first = hook.submit(PROMPT, model_name="ray-v2")
+        second = hook.extend(first.id, "It sinks")
+        assert sandbox.report()["generations"][-1]["id"] == second.id
+        assert sandbox.report()["generations"][-1]["parent"] == first.id
+
+    @pytest.mark.parametrize(("settings", "polls"), [({}, 1), ({"batch_shape": "none"}, 3), ({"batch_limit": 2}, 3)])
+    def test_polls_many_together(self, settings, polls, connection, sandbox):
+        """Many generations are polled together if the API can do that, else each alone; unknown ids are left out."""
+        sandbox.change(**settings)
+        ids = [sandbox.add_generation() for _ in range(3)]
+        assert set(LumaHook().get_generations([*ids, ids[0], "unknown"])) == set(ids)
+        sent = sandbox.requests[0].body["ids"]
+        assert sorted(sent) == sorted([*ids, "unknown"])
+        # The unknown id is always polled alone, too.
+        assert len(sandbox.requests) == 1 + (polls if settings else 0) + 1
+
+    def test_polls_left_out_id(self, connect):
+        """A generation that a batch query leaves out is polled alone."""
+        answers = json_answer(b'[{"id": "one", "state": "pending"}]'), json_answer(b'{"id": "two", "state": "failed"}')
+        with far_end(*answers) as (url, asked):
+            connect(host=url, password=TOKEN)
+            found = LumaHook().get_generations(["one", "two"])
+        assert {key: one.state for key, one in found.items()} == {"one": "pending", "two": "failed"}
+        assert len(asked) == 2
+
+    def test_proxy_hides_no_generation(self, connect, no_retries):
+        """A proxy's 404 is an error; the generations do not count as unknown."""
+        page = error_answer(404, b"<html></html>")
+        with far_end(page, page) as (url, _):
+            connect(host=url, password=TOKEN)
+            with pytest.raises(LumaServerError, match="Is the host a Luma gateway"):
+                LumaHook().get_generations(["one"])
+
+    def test_polls_once_on_request(self, connect):
+        """With repeat=False, a poll that fails is not repeated."""
+        with far_end(error_answer(500)) as (url, asked):
+            connect(host=url, password=TOKEN)
+            with pytest.raises(LumaServerError):
+                LumaHook().get_generation("x", repeat=False)
+        assert len(asked) == 1
 
 
-def test_a_generation_that_a_batch_query_leaves_out_is_polled_by_itself(connect):
-    answers = json_answer(b'[{"id": "one", "state": "pending"}]'), json_answer(b'{"id": "two", "state": "failed"}')
-    with far_end(*answers) as (url, requests):
-        connect(host=url, password=TOKEN)
-        found = LumaHook().get_generations(["one", "two"])
-    assert {key: one.state for key, one in found.items()} == {"one": "pending", "two": "failed"}
-    assert len(requests) == 2
+class TestDownload:
+    def test_asks_for_url(self, connection, sandbox, tmp_path):
+        """A download gets the URL of the file from the API."""
+        generation_id = sandbox.add_generation(seconds=0)
+        found = LumaHook().download(generation_id, "thumbnail")
+        assert found.url == f"{sandbox.url}/cdn/{generation_id}/thumbnail.jpg"
+        assert found.api_url == sandbox.url
 
+    @pytest.mark.parametrize(
+        ("settings", "error", "message"),
+        [
+            ({"state": "failed"}, LumaGenerationFailed, "failed: Job failed"),
+            ({"state": "processing"}, LumaError, "is processing and has no video to store"),
+        ],
+    )
+    def test_needs_completed_generation(self, settings, error, message, connection, sandbox):
+        """A generation that failed or is not completed has no file."""
+        with pytest.raises(error, match=message):
+            LumaHook().download(sandbox.add_generation(**settings))
 
-def test_a_hook_looks_its_connection_up_once(connection, monkeypatch):
-    hook = LumaHook()
-    client = hook.get_conn()
-    monkeypatch.delenv("AIRFLOW_CONN_LUMA_DEFAULT")
-    assert hook.get_conn() is client
-
-
-def test_a_proxys_404_does_not_make_generations_unknown(connect):
-    answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 13\r\n\r\n<html></html>"
-    with far_end(answer, answer) as (url, _):
-        connect(host=url, password=TOKEN)
-        with pytest.raises(LumaNotFound, match="Is the host a Luma gateway"):
-            LumaHook().get_generations(["one"])
-
-
-def test_a_host_of_lumas_own_api_without_the_extra_says_to_set_it(connect, sandbox):
-    connect(host=f"{sandbox.url}/v1", password=TOKEN)
-    works, message = LumaHook().test_connection()
-    assert not works
-    assert message.endswith("If it leads to Luma's own API, set the connection's extra 'api' to agents.")
+    def test_url_needs_api(self, connection, sandbox, no_retries):
+        """If the API cannot be asked for the URL, the download fails."""
+        generation_id = sandbox.add_generation(seconds=0)
+        sandbox.weather(down=True)
+        with pytest.raises(LumaError):
+            LumaHook().download(generation_id)
 
 
 class TestWaiting:
-    def test_a_wait_returns_the_completed_generation(self, connect):
-        with Sandbox(seconds=0.4) as sandbox:
-            connect(host=sandbox.url, password=TOKEN)
-            hook = LumaHook()
-            generation = hook.wait_for_generation(hook.submit(PROMPT).id, poll_interval=0.1)
-        assert generation.video_url
-
-    def test_a_wait_may_be_for_a_failure(self, connection):
+    def test_waits_for_generation(self, connection, sandbox):
+        """A wait polls until the generation is completed, also if its id is not known yet."""
+        sandbox.change(seconds=0.4, visible_after=0.2)
         hook = LumaHook()
-        failed = hook.wait_for_generation(hook.submit(f"{PROMPT} [fail]").id, target_state=["completed", "failed"])
+        assert hook.wait_for_generation(hook.submit(PROMPT).id, poll_interval=0.1).video_url
+
+    def test_waits_for_failure(self, connection, sandbox):
+        """A wait can be for a failure; else a failure ends it with its reason."""
+        generation_id = sandbox.add_generation(f"{PROMPT} [fail]", seconds=0)
+        hook = LumaHook()
+        failed = hook.wait_for_generation(generation_id, target_state=["completed", "failed"])
         assert failed.failure_reason == "Job failed"
-
-    def test_a_failed_generation_ends_the_wait_with_its_reason(self, connection):
-        hook = LumaHook()
         with pytest.raises(LumaGenerationFailed, match="Job failed"):
-            hook.wait_for_generation(hook.submit(f"{PROMPT} [fail]").id)
+            hook.wait_for_generation(generation_id)
 
-    def test_an_invalid_connection_is_not_waited_for(self, connect, monkeypatch):
-        """No time mends that."""
+    def test_invalid_connection_ends_wait(self, connect, slept):
+        """An invalid connection ends a wait before any pause."""
         connect(host="https://user:password@gateway.example.com", password=TOKEN)
-        monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits"))
         with pytest.raises(LumaInvalidRequest, match="luma_default"):
             LumaHook().wait_for_generation("x")
+        assert slept == []
 
-    def test_an_id_that_is_not_known_yet_is_waited_for(self, connect):
-        with Sandbox(seconds=0, visible_after=0.4) as sandbox:
-            connect(host=sandbox.url, password=TOKEN)
-            hook = LumaHook()
-            assert hook.wait_for_generation(hook.submit(PROMPT).id, poll_interval=0.1).video_url
-
-    def test_an_id_that_stays_unknown_ends_the_wait(self, connection, monkeypatch):
-        monkeypatch.setattr(waiting, "UNKNOWN_ID_GRACE", 0.3)
-        with pytest.raises(LumaNotFound):
+    @pytest.mark.parametrize(
+        ("grace", "password", "error"),
+        [("UNKNOWN_ID_GRACE", TOKEN, LumaNotFound), ("REFUSED_TOKEN_GRACE", "wrong", LumaAuthenticationError)],
+    )
+    def test_lasting_trouble_ends_wait(self, grace, password, error, connect, sandbox, monkeypatch):
+        """An id that stays unknown, and a token that stays refused, end a wait after some polls."""
+        connect(host=sandbox.url, password=password)
+        monkeypatch.setattr(waiting, grace, 0.3)
+        with pytest.raises(error):
             LumaHook().wait_for_generation("unknown", poll_interval=0.1)
+        assert len(sandbox.requests) > 1
 
-    def test_a_wait_pauses_longer_while_polls_fail_and_as_long_as_retry_after_says(self, connect, slept):
+    def test_pauses_longer_in_trouble(self, connect, slept):
+        """A wait pauses longer after failed polls, and at least for the API's Retry-After."""
         answers = [
             error_answer(429, extra=b"Retry-After: 90\r\n"),
             error_answer(500),
             json_answer(b'{"id": "x", "state": "pending"}'),
-            json_answer(b'{"id": "x", "state": "completed"}'),
+            json_answer(b'{"id": "x", "state": "completed", "video": {"url": "https://cdn.example.com/x"}}'),
         ]
         with far_end(*answers) as (url, _):
             connect(host=url, password=TOKEN)
@@ -211,15 +241,36 @@ class TestWaiting:
         assert 20 <= doubled <= 25
         assert usual == 5
 
-    def test_a_gateway_in_trouble_is_waited_out(self, connection, sandbox):
+    def test_ignores_passing_trouble(self, connection, sandbox):
+        """Errors of the API and lost connections do not end a wait."""
         hook = LumaHook()
         generation = hook.submit(PROMPT)
         sandbox.weather(status={"500": 0.3, "drop": 0.3, "html": 0.2}, seed=1)
         assert hook.wait_for_generation(generation.id, poll_interval=0.05).video_url
 
 
-class Forwarding(BaseHTTPRequestHandler):
-    """A TLS proxy before the sandbox."""
+class TestConnectionForm:
+    def test_old_form_has_same_fields(self, monkeypatch):
+        """Airflow before 3.2 gets the form's fields from the hook; WTForms, which it includes, is replaced here."""
+
+        def field(label, validators, **rest):
+            return label, rest["default"]
+
+        fields = SimpleNamespace(IntegerField=field, BooleanField=field, StringField=field)
+        monkeypatch.setitem(sys.modules, "wtforms", fields)
+        monkeypatch.setitem(sys.modules, "wtforms.validators", SimpleNamespace(Optional=object))
+        assert LumaHook.get_connection_form_widgets() == {
+            "api": ("API", None),
+            "timeout": ("Timeout (seconds)", 30),
+            "verify": ("Verify TLS", True),
+        }
+        behaviour = LumaHook.get_ui_field_behaviour()
+        assert behaviour["relabeling"] == {"host": "Host", "password": "API token"}
+        assert set(behaviour) == {"hidden_fields", "relabeling", "placeholders"}
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """A server that speaks TLS and forwards each request to a sandbox."""
 
     def do_GET(self):
         answer = requests.get(self.server.sandbox + self.path, headers=dict(self.headers), timeout=10)
@@ -230,79 +281,60 @@ class Forwarding(BaseHTTPRequestHandler):
         self.wfile.write(answer.content)
 
     def log_message(self, *_):
-        pass
+        """Log nothing."""
 
 
-class TestConnectionForm:
-    def test_airflow_before_3_2_gets_the_same_form_from_the_hook(self, monkeypatch):
-        """WTForms, which that Airflow brings, is replaced."""
-
-        def field(label, validators, **rest):
-            return label, rest["default"]
-
-        fields = SimpleNamespace(IntegerField=field, BooleanField=field, StringField=field)
-        monkeypatch.setitem(sys.modules, "wtforms", fields)
-        monkeypatch.setitem(sys.modules, "wtforms.validators", SimpleNamespace(Optional=object))
-        widgets = LumaHook.get_connection_form_widgets()
-        assert widgets == {
-            "api": ("API", None),
-            "timeout": ("Timeout (seconds)", 30),
-            "verify": ("Verify TLS", True),
-        }
-        behaviour = LumaHook.get_ui_field_behaviour()
-        assert behaviour["relabeling"] == {"host": "Host", "password": "API token"}
-        assert set(behaviour) == {"hidden_fields", "relabeling", "placeholders"}
+def problem():
+    """Press the test button, and return the sentence about the problem."""
+    works, message = LumaHook().test_connection()
+    assert not works
+    return message
 
 
 class TestTestButton:
     """The test button of the connection form."""
 
-    def test_a_good_connection_passes_and_costs_nothing(self, connection, sandbox):
-        good, message = LumaHook().test_connection()
-        assert good
-        assert message == f"{sandbox.url} is a Luma gateway and accepts the token."
+    def test_good_connection_passes(self, connection, sandbox):
+        """A good connection passes, free of charge."""
+        assert LumaHook().test_connection() == (True, f"{sandbox.url} is a Luma gateway and accepts the token.")
         assert sandbox.report()["charged"] == 0
 
-    def test_a_bad_token_is_named_as_the_problem(self, connect, sandbox):
+    def test_names_bad_token(self, connect, sandbox):
+        """A refused token is the problem; the sentence does not contain it."""
         connect(host=sandbox.url, password="wrong")
-        good, message = LumaHook().test_connection()
-        assert not good
+        message = problem()
         assert "HTTP 401" in message
         assert "Check the token" in message
         assert "wrong" not in message
 
-    def test_a_host_that_refuses_connections_is_named_as_the_problem(self, connect):
-        connect(host="127.0.0.1:1", password=TOKEN)
-        good, message = LumaHook().test_connection()
-        assert not good
-        assert "refuses connections" in message
-
     @pytest.mark.parametrize(
-        ("host", "said"),
+        ("host", "message"),
         [
+            ("http://127.0.0.1:1", "refuses connections"),
             ("http://127.0.0.1:1", "check host and port, and that it runs"),
             ("https://luma.invalid", "the host name in https://luma.invalid does not resolve; check the host, and DNS"),
         ],
     )
-    def test_a_failure_says_in_one_sentence_what_to_do(self, connect, host, said):
+    def test_names_unreachable_host(self, connect, host, message):
+        """The problem of an unreachable host is a sentence with advice."""
         connect(host=host, password=TOKEN)
-        good, message = LumaHook().test_connection()
-        assert not good
-        assert said in message
-        assert message.count(". ") == 0
+        found = problem()
+        assert message in found
+        assert found.count(". ") == 0
 
-    def test_a_proxy_that_fails_is_named_as_the_problem(self, connect, monkeypatch):
+    def test_names_failing_proxy(self, connect, monkeypatch):
+        """A failing proxy is the problem."""
         monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
         connect(host="https://luma.example.com", password=TOKEN)
-        good, message = LumaHook().test_connection()
-        assert not good
+        message = problem()
         assert "the proxy on the way to https://luma.example.com fails" in message
         assert "check HTTPS_PROXY" in message
 
-    def test_an_untrusted_certificate_is_named_and_verify_with_its_ca_makes_it_trusted(self, connect, tmp_path):
+    def test_names_untrusted_certificate(self, connect, tmp_path):
+        """An untrusted certificate is the problem; the extra verify with its CA makes it trusted."""
         authority, bundle = trustme.CA(), tmp_path / "authority.pem"
         authority.cert_pem.write_to_path(bundle)
-        with Sandbox(token=TOKEN) as sandbox, ThreadingHTTPServer(("127.0.0.1", 0), Forwarding) as server:
+        with Sandbox(token=TOKEN) as sandbox, ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
             server.sandbox = sandbox.url
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             authority.issue_cert("localhost").configure_cert(context)
@@ -310,86 +342,80 @@ class TestTestButton:
             threading.Thread(target=server.serve_forever).start()
             host = f"https://localhost:{server.server_port}"
             connect(host=host, password=TOKEN)
-            refused = LumaHook().test_connection()
+            refused = problem()
+            connect(host=host.replace("https", "http"), password=TOKEN)
+            problem()
             connect(host=host, password=TOKEN, extra={"verify": str(bundle)})
             trusted = LumaHook().test_connection()
-            connect(host=host.replace("https", "http"), password=TOKEN)
-            plain = LumaHook().test_connection()
             server.shutdown()
-        assert not refused[0]
-        assert "certificate that is not trusted" in refused[1]
-        assert "set the connection's extra 'verify'" in refused[1]
+        assert f"the certificate of {host} is not trusted" in refused
+        assert "set the connection's extra 'verify'" in refused
         assert trusted == (True, f"{host} is a Luma gateway and accepts the token.")
-        assert not plain[0]
 
-    def test_https_to_a_plain_http_gateway_is_named_as_the_problem(self, connect, sandbox):
+    def test_https_to_plain_http(self, connect, sandbox):
+        """If the host does not speak TLS, the problem suggests http://."""
         connect(host=sandbox.url.replace("http", "https"), password=TOKEN)
-        good, message = LumaHook().test_connection()
-        assert not good
-        assert "check whether it is http:// rather than https://" in message
+        assert "must begin with http://, not https://" in problem()
 
     @pytest.mark.parametrize(
-        ("status", "said"),
-        [("429", "HTTP 429"), ("500", "is in trouble: try again later")],
-    )
-    def test_a_gateway_in_trouble_is_not_taken_for_a_wrong_host(self, connection, sandbox, status, said):
-        sandbox.weather(status={status: 1.0})
-        good, message = LumaHook().test_connection()
-        assert not good
-        assert said in message
-
-    def test_a_wrong_field_is_named_without_airflows_temporary_connection_id(self, connect):
-        connect(host="https://luma.invalid", password=TOKEN, extra={"timeout": "soon"})
-        assert LumaHook().test_connection() == (False, "the extra 'timeout' must be a number of seconds, got 'soon'.")
-        connect(host="https://luma.invalid", password="  ")
-        assert LumaHook().test_connection() == (
-            False,
-            "there is no API token: put it into the password, the form's API token.",
-        )
-
-    def test_a_token_with_a_space_is_to_be_copied_again(self, connect):
-        connect(host="https://luma.invalid", password="two words")
-        good, message = LumaHook().test_connection()
-        assert not good
-        assert "copy it again" in message
-
-    def test_a_gateway_that_does_not_answer_is_named_as_the_problem(self, connect):
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            connect(host=f"127.0.0.1:{silent.getsockname()[1]}", password=TOKEN, extra={"timeout": 0.3})
-            good, message = LumaHook().test_connection()
-        assert not good
-        assert "gave no answer in time" in message
-
-    @pytest.mark.parametrize(
-        ("status", "body"),
+        ("answer", "message"),
         [
-            (404, b"<html>Not Found</html>"),
-            (404, b'{"detail": "Not Found"}'),
-            (404, b'{"code": 404, "message": "no such route"}'),
-            (200, b"<html>Welcome</html>"),
-            (200, b"{}"),
+            (error_answer(429, b'{"code": "busy", "message": "later"}'), "HTTP 429, busy, later. Wait, or run fewer"),
+            (error_answer(500, b'{"code": "broken", "message": "later"}'), "is in trouble: try again later"),
         ],
     )
-    def test_a_host_that_is_no_gateway_is_named_as_the_problem(self, status, body, connect):
-        class Other(BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+    def test_api_in_trouble(self, answer, message, connect):
+        """An API in trouble is not called a wrong host."""
+        with far_end(answer) as (url, _):
+            connect(host=url, password=TOKEN)
+            assert message in problem()
 
-            def log_message(self, *_):
-                pass
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            (
+                {"extra": {"timeout": "soon"}},
+                "the extra 'timeout' must be a number of seconds between 0 and 3600, got 'soon'.",
+            ),
+            ({"password": " "}, "there is no API token: put the token into the password (API token in the form)."),
+        ],
+    )
+    def test_names_wrong_field(self, connect, fields, message):
+        """A wrong field is the problem; the sentence does not name Airflow's temporary connection."""
+        connect(**{"host": "https://luma.invalid", "password": TOKEN, **fields})
+        assert problem() == message
 
-        with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            connect(host=f"127.0.0.1:{server.server_port}", password=TOKEN)
-            good, message = LumaHook().test_connection()
-            server.shutdown()
-        assert not good
-        assert "Luma gateway" in message
+    def test_token_with_space(self, connect):
+        """A token with a space must be copied again."""
+        connect(host="https://luma.invalid", password="two words")
+        assert "copy it again" in problem()
 
-    def test_a_missing_connection_is_returned_not_raised(self):
-        good, message = LumaHook("nowhere").test_connection()
-        assert not good
-        assert "There is no connection 'nowhere'" in message
+    def test_names_silent_host(self, connect):
+        """A host that does not answer is the problem."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            connect(host=f"127.0.0.1:{silent.getsockname()[1]}", password=TOKEN, extra={"timeout": 0.3})
+            assert "gave no answer in time" in problem()
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            error_answer(404, b"<html>Not Found</html>"),
+            error_answer(404, b'{"detail": "Not Found"}'),
+            error_answer(404, b'{"code": 404, "message": "no such route"}'),
+            json_answer(b"<html>Welcome</html>"),
+            json_answer(b"{}"),
+        ],
+    )
+    def test_host_of_other_api(self, answer, connect):
+        """If another server answers, the problem is the host, its path or the extra api."""
+        with far_end(answer) as (url, _):
+            connect(host=url, password=TOKEN)
+            message = problem()
+        assert "Is the host a Luma gateway, and does it have the right path?" in message
+        assert message.endswith("For another API, set the connection's extra 'api'.")
+
+    def test_names_missing_connection(self):
+        """A missing connection is a problem, not an error."""
+        works, message = LumaHook("nowhere").test_connection()
+        assert not works
+        assert "The connection 'nowhere' does not exist" in message

@@ -1,4 +1,4 @@
-"""Images that are read from storage and sent in the request."""
+"""Images that an operator reads from storage and sends with the request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 
 import pytest
 import requests
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, ObjectStoragePath
+from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 
 from airflow_provider_luma.api import LumaError
 from airflow_provider_luma.operators.images import MAX_IMAGE_BYTES
@@ -26,8 +26,13 @@ WEBP = b"RIFF\x10\0\0\0WEBPVP8 " + bytes(100)
 
 @pytest.fixture
 def sent(sandbox):
-    """The bodies of all submissions so far, whole."""
+    """Return the bodies of all submissions so far."""
     return lambda: [request.body for request in sandbox.requests if request.method == "POST"]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "frame.png"
 
 
 def submit(operator=LumaGenerateVideoOperator, store=None, **arguments):
@@ -38,8 +43,8 @@ def submit(operator=LumaGenerateVideoOperator, store=None, **arguments):
 
 @pytest.mark.parametrize(("content", "kind"), [(JPEG, "jpeg"), (PNG, "png"), (WEBP, "webp")])
 @pytest.mark.parametrize("name", ["image_url", "image_end_url"])
-def test_an_image_on_disk_is_sent_as_what_its_content_is(name, content, kind, connection, sent, tmp_path, caplog):
-    """The log says where it came from, and does not hold it."""
+def test_content_decides_image_type(name, content, kind, connection, sent, tmp_path, caplog):
+    """The type does not depend on the file's name; the log names the path and does not contain the image."""
     path = tmp_path / "frame.gif"
     path.write_bytes(content)
     with caplog.at_level("INFO"):
@@ -50,31 +55,32 @@ def test_an_image_on_disk_is_sent_as_what_its_content_is(name, content, kind, co
 
 
 @pytest.mark.parametrize("given", [str, ObjectStoragePath])
-def test_an_image_in_an_object_store_is_sent(given, connection, sent, s3):
+def test_reads_image_from_object_store(given, connection, sent, s3):
+    """The URI can be text or the path object of an earlier task."""
     requests.put(f"{s3}/bucket/frame", data=PNG, timeout=10).raise_for_status()
     submit(image_url=given("s3://aws_default@bucket/frame"))
     assert base64.b64decode(sent()[0]["image_url"].partition(",")[2]) == PNG
 
 
-def test_a_path_on_disk_needs_no_scheme(connection, sent, tmp_path):
-    path = tmp_path / "frame.png"
+def test_local_path_needs_no_scheme(connection, sent, path):
+    """A path is accepted as text and as a path object."""
     path.write_bytes(PNG)
     submit(image_url=str(path), image_end_url=path)
     assert sent()[0]["image_url"] == sent()[0]["image_end_url"]
 
 
-def test_an_extension_takes_images_too(connection, sent, sandbox, tmp_path):
-    path = tmp_path / "frame.png"
+def test_extension_reads_images_too(connection, sent, path):
+    """The extend operator reads its last frame from storage."""
     path.write_bytes(PNG)
-    first = submit()
-    submit(LumaExtendVideoOperator, generation_id=first, image_end_url=str(path))
+    submit(LumaExtendVideoOperator, generation_id=submit(), image_end_url=str(path))
     assert sent()[1]["image_end_url"].startswith("data:image/png;base64,")
 
 
 @pytest.mark.parametrize(
     "image", ["https://example.com/x.png", "HTTPS://EXAMPLE.COM/x.png", "data:image/png;base64,AAAA"]
 )
-def test_an_image_that_the_gateway_can_fetch_itself_is_sent_as_it_is(image, connect):
+def test_web_address_stays_unchanged(image, connect):
+    """The API fetches web addresses, so they are sent without a change."""
     with far_end(json_answer(b'{"id": "x"}')) as (url, requests):
         connect(host=url, password=TOKEN)
         submit(image_url=image)
@@ -89,12 +95,15 @@ def test_an_image_that_the_gateway_can_fetch_itself_is_sent_as_it_is(image, conn
         (b"<html>", "not a PNG, JPEG or WebP"),
         (WEBP.replace(b"WEBP", b"WAVE"), "not a PNG, JPEG or WebP"),
         (PNG + bytes(MAX_IMAGE_BYTES), "larger than 10 MiB"),
-        (None, "is no file"),
+        (None, "FileNotFoundError"),
+        ("folder", "IsADirectoryError"),
     ],
 )
-def test_what_is_no_image_is_refused_by_name_before_anything_is_sent(content, says, connection, sandbox, tmp_path):
-    path = tmp_path / "frame.png"
-    if content is not None:
+def test_refuses_other_files_by_name(content, says, connection, sandbox, path):
+    """A file that is not an image fails the task before anything is sent."""
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
         path.write_bytes(content)
     with pytest.raises(AirflowFailException, match=says) as caught:
         submit(image_url=str(path))
@@ -103,40 +112,31 @@ def test_what_is_no_image_is_refused_by_name_before_anything_is_sent(content, sa
     assert sandbox.report()["requests"] == 0
 
 
-def test_a_folder_is_no_image(connection, sandbox, tmp_path):
-    with pytest.raises(AirflowFailException, match=r"image_url.*is no file"):
-        submit(image_url=str(tmp_path))
+def test_unreadable_store_is_retried(connection, sandbox, path):
+    """A store that fails for now is left to the task's retries, and nothing is sent."""
+    path.symlink_to(path.name)
+    with pytest.raises(LumaError, match=r"image_url.*cannot be used: .*symbolic links.*Check that"):
+        submit(image_url=str(path))
     assert sandbox.report()["requests"] == 0
 
 
-def test_an_image_in_storage_that_cannot_be_read_now_is_left_to_the_tasks_retries(
-    connection, sandbox, tmp_path, monkeypatch
-):
-    def unreachable(*_, **__):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(ObjectStoragePath, "open", unreachable)
-    with pytest.raises(LumaError, match=r"image_url.*cannot be read: .*no route to host.*Nothing was sent"):
-        submit(image_url=str(tmp_path / "frame.png"))
-    assert sandbox.report()["requests"] == 0
-
-
-def test_an_image_of_10_mib_is_sent(connection, sent, tmp_path):
-    path = tmp_path / "frame.png"
+def test_sends_image_of_10_mib(connection, sent, path):
+    """10 MiB is the largest accepted size."""
     path.write_bytes(PNG.ljust(MAX_IMAGE_BYTES, b"\0"))
     submit(image_url=str(path))
     assert len(sent()) == 1
 
 
 @pytest.mark.parametrize("image", ["photo.png", "s3:/bucket/key", "gopher://x"])
-def test_what_is_neither_url_nor_path_is_refused_by_name(image, connection, sandbox):
-    with DAG("dag", schedule=None), pytest.raises(AirflowFailException, match=re.escape(image)):
-        LumaGenerateVideoOperator(task_id="submit", user_prompt=PROMPT, image_url=image).execute({"ti": TaskInstance()})
+def test_refuses_neither_url_nor_path(image, connection, sandbox):
+    """The error names the value, and nothing is sent."""
+    with pytest.raises(AirflowFailException, match=re.escape(image)):
+        submit(image_url=image)
     assert sandbox.report()["requests"] == 0
 
 
-def test_a_retry_resumes_without_reading_the_image_again(connection, sandbox, sent, tmp_path):
-    path = tmp_path / "frame.png"
+def test_resuming_does_not_read_image(connection, sandbox, sent, path):
+    """A retry resumes the submission although the image was deleted."""
     path.write_bytes(PNG)
     memory = Store()
     first = submit(store=memory, image_url=str(path))

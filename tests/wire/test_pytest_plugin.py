@@ -1,4 +1,4 @@
-"""The fixture `luma_sandbox`."""
+"""The pytest fixture `luma_sandbox`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ from airflow.providers.common.compat.sdk import BaseHook
 from luma_agents import Luma
 
 from airflow_provider_luma.api import LumaQuotaError
+from airflow_provider_luma.apis import APIS
 from airflow_provider_luma.hooks.luma import LumaHook
+from airflow_provider_luma.pytest_plugin import DEFAULT_API, TOKENS
 
+EVERY_API = [
+    pytest.param(row, marks=pytest.mark.luma_sandbox(api=row.name), id=row.name)
+    for row in APIS.values()
+    if row.sandbox_token
+]
 PROJECT = """
 import socket
 
@@ -72,8 +79,8 @@ def test_no_such_api(luma_sandbox):
 """
 
 
-def test_somebody_elses_tests_need_neither_a_token_nor_a_network(pytester, monkeypatch):
-    """It is there for them without an import, and a wrong marker is an error that says what is wrong."""
+def test_works_in_other_projects(pytester, monkeypatch):
+    """Another project uses the fixture without an import, a token or a network; a wrong marker is an error."""
     monkeypatch.delenv("AIRFLOW_CONN_LUMA_DEFAULT", raising=False)
     monkeypatch.setenv("PYTHONWARNINGS", "ignore")
     pytester.makepyfile(PROJECT)
@@ -81,22 +88,22 @@ def test_somebody_elses_tests_need_neither_a_token_nor_a_network(pytester, monke
     result.assert_outcomes(passed=1, errors=3)
     result.stdout.fnmatch_lines_random(
         [
-            "*The marker luma_sandbox takes settings by name, such as seconds=2; got (2,)*",
+            "*The marker luma_sandbox has only named settings, such as seconds=2; got (2,)*",
             "*unexpected*'second'*",
-            "*The api of the marker luma_sandbox is gateway or agents; got 'dream-machine'.*",
+            "*The marker luma_sandbox has no api 'dream-machine'. Use 'gateway' or 'agents'.*",
         ]
     )
 
 
 @pytest.mark.parametrize("time", [1, 2])
-def test_each_test_begins_with_an_empty_sandbox(luma_sandbox, time):
-    """Each test begins with an empty sandbox."""
+def test_starts_with_empty_sandbox(luma_sandbox, time):
+    """Every test has an empty sandbox of its own."""
     LumaHook().submit("A paper boat")
     assert luma_sandbox.report()["submitted"] == 1
 
 
-def test_a_test_makes_the_weather(luma_sandbox):
-    """The test makes the weather."""
+def test_can_set_the_weather(luma_sandbox):
+    """A test can set the weather of its sandbox."""
     luma_sandbox.weather(submit={"402": 1})
     with pytest.raises(LumaQuotaError):
         LumaHook().submit("A paper boat")
@@ -104,15 +111,15 @@ def test_a_test_makes_the_weather(luma_sandbox):
 
 
 class TestApi:
-    def test_it_is_a_gateway_by_default(self, luma_sandbox):
-        """So that a connection without the extra leads to it."""
+    def test_default_is_a_gateway(self, luma_sandbox):
+        """By default, the connection has no extra and uses the gateway."""
         connection = BaseHook.get_connection("luma_default")
         assert (connection.host, connection.extra_dejson) == (luma_sandbox.url, {})
         assert not connection.password.startswith("luma-")
 
     @pytest.mark.luma_sandbox(api="agents")
-    def test_a_marker_makes_it_lumas_own(self, luma_sandbox):
-        """The connection has the extra and a key like Luma's, with which Luma's own SDK gets an answer."""
+    def test_marker_chooses_the_api(self, luma_sandbox):
+        """With `api="agents"`, the connection has this extra and a key that Luma's own SDK can use."""
         connection = BaseHook.get_connection("luma_default")
         assert connection.extra_dejson == {"api": "agents"}
         assert connection.password.startswith("luma-api-")
@@ -121,30 +128,37 @@ class TestApi:
             assert luma.generations.get(created.id).state == "completed"
         assert [one["api"] for one in luma_sandbox.report()["generations"]] == ["agents"]
 
+    @pytest.mark.parametrize("row", EVERY_API)
+    def test_hook_reaches_every_api(self, row, luma_sandbox):
+        """For every API with a sandbox token, the hook submits to that API with that token."""
+        assert BaseHook.get_connection("luma_default").password == row.sandbox_token
+        LumaHook().submit("A paper boat")
+        assert [one["api"] for one in luma_sandbox.report()["generations"]] == [row.name]
+
     @pytest.mark.luma_sandbox(api="agents", token="")
-    def test_a_sandbox_for_any_key_gets_one_of_lumas(self, luma_sandbox):
-        """An odd key would be refused."""
+    def test_empty_token_needs_a_key(self, luma_sandbox):
+        """If the sandbox accepts any key, the connection still has a key of the chosen API."""
         assert BaseHook.get_connection("luma_default").password.startswith("luma-api-")
 
 
 @pytest.mark.luma_sandbox(seconds=600)
 class TestMarker:
-    def test_a_marker_changes_a_setting(self, luma_sandbox):
-        """A marker says what the sandbox is like."""
+    def test_marker_changes_a_setting(self, luma_sandbox):
+        """A marker changes the settings of the sandbox."""
         assert LumaHook().submit("A paper boat").id
         assert luma_sandbox.report()["generations"][0]["state"] == "pending"
 
     @pytest.mark.luma_sandbox(seconds=0, luma_conn_id="luma_team", token="")
-    def test_the_nearest_marker_counts(self, luma_sandbox):
-        """Of several, the nearest counts for each setting; the connection may have another id."""
+    def test_nearest_marker_counts(self, luma_sandbox):
+        """For each setting the nearest marker counts, and the connection can have another id."""
         hook = LumaHook("luma_team")
         generation = hook.submit("A paper boat")
         assert hook.get_generation(generation.id).state == "completed"
         assert not LumaHook().test_connection()[0]
 
 
-def test_the_machines_connection_and_proxy_are_not_used(monkeypatch, request):
-    """The connection and the proxy that the machine has are not asked."""
+def test_ignores_connection_and_proxy(monkeypatch, request):
+    """A connection and a proxy in the environment are not used."""
     monkeypatch.setenv("AIRFLOW_CONN_LUMA_DEFAULT", '{"conn_type": "luma", "password": "costs-money"}')
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "example.com")
@@ -154,11 +168,19 @@ def test_the_machines_connection_and_proxy_are_not_used(monkeypatch, request):
     assert os.environ["no_proxy"] == "example.com,127.0.0.1"
 
 
-def test_a_run_without_it_imports_nothing():
-    """A run of pytest that does not use it imports nothing for it."""
+def test_plugin_imports_almost_nothing():
+    """The plugin imports only the table of APIs, because every run of pytest imports it."""
     code = (
         "import sys, pytest; old = set(sys.modules); import airflow_provider_luma.pytest_plugin;"
         "print(sorted(set(sys.modules) - old))"
     )
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert loaded.strip() == "['airflow_provider_luma', 'airflow_provider_luma.pytest_plugin']"
+    package = "airflow_provider_luma"
+    assert loaded.strip() == str([package, f"{package}.apis", f"{package}.pytest_plugin"])
+
+
+def test_marker_names_every_api(pytestconfig):
+    """The description of the marker names every API of the fixture."""
+    (marker,) = [line for line in pytestconfig.getini("markers") if line.startswith("luma_sandbox(")]
+    assert marker.startswith(f"luma_sandbox(api={DEFAULT_API!r}, ")
+    assert marker.endswith(f"api is {' or '.join(TOKENS)}")

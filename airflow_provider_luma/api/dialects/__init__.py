@@ -1,81 +1,64 @@
 """
-The APIs that offer Luma's models: one module each, which alone knows its paths, names, shapes and errors.
+The dialects: one module for each API of :mod:`airflow_provider_luma.apis`. Only they know paths, names and shapes.
 
-A new one is a module with what :class:`~airflow_provider_luma.api.dialects.protocol.Dialect` lists, and a line in
-:data:`DIALECTS`.
+A new API is a module with the names of :class:`~airflow_provider_luma.api.dialects.protocol.Dialect`, and a row in
+``apis.py``.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
 
-from airflow_provider_luma.api.arguments import merge_arguments
-from airflow_provider_luma.api.dialects import agents, gateway
-from airflow_provider_luma.api.dialects.protocol import Answer, Dialect, Request
 from airflow_provider_luma.api.errors import LumaInvalidRequest
-from airflow_provider_luma.api.url import base_url
+from airflow_provider_luma.apis import APIS, RETIRED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DIALECTS", "Answer", "Dialect", "Request", "check_arguments", "choose_dialect"]
+    from airflow_provider_luma.api.dialects.protocol import Dialect
+    from airflow_provider_luma.apis import Api
 
-DIALECTS: Mapping[str, Dialect] = {"gateway": gateway, "agents": agents}
-
-_FORMER_HOST = "api.lumalabs.ai"
-_FORMER_API = (
-    "Luma's former API (Dream Machine, api.lumalabs.ai) is not supported. Its current one, at agents.lumalabs.ai, "
-    "needs a key of its own, which begins with luma-api-. Nothing was sent."
-)
+DIALECTS: Mapping[str, Dialect] = {name: cast("Dialect", import_module(f"{__name__}.{name}")) for name in APIS}
 
 
-def choose_dialect(chosen: Any, host: str | None, token: str) -> str:
+def choose_api(chosen: Any, host: str, token: str) -> Api:
     """
-    Return which API is meant, a key of :data:`DIALECTS`: the one chosen, else the host's, else the token's.
+    Return the API of a connection: the chosen one, else the host's, else the key's, else the default.
 
-    A key of Luma's goes to nobody else, unless the gateway was chosen in so many words.
+    A key that belongs to an API is sent to another API only if that API is ``chosen``.
 
-    :param chosen: a key of :data:`DIALECTS`, or nothing.
-    :param host: as a person typed it, or nothing.
-    :param token: the API token, which Luma begins with ``luma-``.
-    :raises LumaInvalidRequest: the choice is none, the host or the key is of Luma's former API, or a key of Luma's
-        would go to a gateway.
+    :param chosen: the connection's extra ``api``: a name of :data:`~airflow_provider_luma.apis.APIS`, or empty.
+    :param host: the host's name, or empty.
+    :param token: the API token.
+    :raises LumaInvalidRequest: ``chosen`` is unknown, the host or key belongs to an API that is not supported, or a
+        key would be sent to a host that it does not belong to.
     """
-    choice = str(chosen or "").strip().lower()
-    if choice and choice not in DIALECTS:
-        raise LumaInvalidRequest(f"the extra 'api' must be {' or '.join(DIALECTS)}, got {chosen!r:.40}.")
-    # Which dialect the host is read with makes no difference to its name.
-    name = (urlsplit(base_url(host, gateway)).hostname or "").rstrip(".") if (host or "").strip() else ""
-    lumas = re.match(r"(?i)\W*(bearer\W+)?luma-(api-)?", token)
-    at_luma = name == agents.HOST or (not name and lumas is not None)
-    found = choice or ("agents" if at_luma else "gateway")
-    if name == _FORMER_HOST or (lumas and not lumas[2] and found == "agents" and at_luma):
-        raise LumaInvalidRequest(_FORMER_API)
-    if lumas and found == "gateway" and not choice:
-        raise LumaInvalidRequest(
-            f"the API token begins with luma-, so it is a key of Luma's own, which is not sent to {name}. For Luma's "
-            f"own API, leave the host empty or set it to {agents.HOST}; for a proxy before that, or a sandbox, set the "
-            "extra 'api' to agents. If the gateway itself gave you this token, set the extra 'api' to gateway. "
-            "Nothing was sent."
-        )
+    name = str(chosen or "").strip().lower()
+    if name and name not in APIS:
+        raise LumaInvalidRequest(f"the extra 'api' must be {' or '.join(APIS)}, got {chosen!r:.40}.")
+    key, host = re.sub(r"(?i)^\W*(bearer\W+)?", "", token).lower(), host.rstrip(".")
+    known = (*APIS.values(), *RETIRED)
+    host_owner = next((api for api in known if host in api.hosts), None)
+    # The longest prefix counts: the keys of a company's APIs may begin alike.
+    owners = [api for api in known if api.key_prefix and key.startswith(api.key_prefix)]
+    key_owner = max(owners, key=lambda api: len(api.key_prefix), default=None)
+    if host_owner and host_owner.retired:
+        raise LumaInvalidRequest(host_owner.retired)
+    owner = host_owner if host else key_owner
+    found = APIS.get(name or (owner.name if owner else ""), next(iter(APIS.values())))
+    is_at_home = bool(found.hosts) and (not host or host in found.hosts)
+    if key_owner and key_owner is not found and (not name or (key_owner.retired and is_at_home)):
+        may_choose = host and not is_at_home
+        by_choice = f" If {host} gave you this token, set the extra 'api' to {found.name}." if may_choose else ""
+        raise LumaInvalidRequest((key_owner.retired or _not_sent(key_owner, host)) + by_choice)
     return found
 
 
-def check_arguments(arguments: Mapping[str, Any], extra_body: Mapping[str, Any] | None) -> None:
-    """
-    Raise LumaInvalidRequest for arguments that every API would refuse: which one it is, only a running task knows.
-
-    :param arguments: by the names that users type.
-    :param extra_body: fields that ``arguments`` has no name for.
-    """
-    given = merge_arguments(arguments, extra_body)
-    refused: list[LumaInvalidRequest] = []
-    for dialect in DIALECTS.values():
-        try:
-            dialect.submission(given)
-        except LumaInvalidRequest as error:
-            refused.append(error)
-    if len(refused) == len(DIALECTS):
-        raise refused[0]
+def _not_sent(owner: Api, host: str) -> str:
+    return (
+        f"the API token is a key of {owner.label}, which is not sent to {host}. Nothing was sent. For {owner.label}, "
+        f"leave the host empty or set it to {owner.hosts[0]}. For a proxy or a sandbox in front of it, set the extra "
+        f"'api' to {owner.name}."
+    )

@@ -1,4 +1,4 @@
-"""As many tasks that wait in the triggerer as the run's configuration has ids."""
+"""A task that waits in the triggerer for each generation id in the run's configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the harness itself run; nothing of Luma's."""
+"""The DAGs of the tests of the test harness. They do not use Luma."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A prompt from the run's configuration, submitted and waited for in each of the three ways."""
+"""Submit a prompt from the run's configuration, and wait for it in each of the three ways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A download that takes a while, with a second try."""
+"""A slow download with a second try."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What could be a task's record, but is not: whoever writes a DAG can push it."""
+"""Forged records. A DAG can push any XCom under the key of the record."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ def luma_forged():
     @task
     def forged(ti):
         generation = {"id": "forged", "state": "completed", "video_url": "javascript:alert(1)", "thumbnail_url": 7}
-        request = {"user_prompt": ["<b>", {"a": 1}], "image_url": "data:text/html,<script>alert(2)</script>"}
-        ti.xcom_push("luma", {"generation_id": "forged", "request": request, "generation": generation, "stored": {}})
+        request = {"user_prompt": "<b>", "image_url": "data:text/html,<script>alert(2)</script>"}
+        record = {"generation_id": 'forged "<i>" é\\', "request": request, "generation": generation}
+        ti.xcom_push("luma", {**record, "stored": "javascript:alert(3)"})
 
     @task
     def garbage(ti):

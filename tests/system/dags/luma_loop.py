@@ -1,4 +1,4 @@
-"""A video in each iteration of a loop, which Airflow 3.4 brings."""
+"""A video in each iteration of a loop (Airflow 3.4)."""
 
 from __future__ import annotations
 

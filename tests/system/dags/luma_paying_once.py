@@ -1,4 +1,4 @@
-"""One DAG for each way to submit and wait, for tests that kill it; the prompt is that of the run's configuration."""
+"""A DAG for each way to submit and wait, for tests that kill tasks. The run's configuration has the prompt."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from airflow_provider_luma.operators.luma import LumaExtendVideoOperator, LumaGe
 
 
 def linger(context, result=None):
-    """Keep the first try's process alive after it has submitted, for long enough to be killed."""
+    """Keep the process of the first try alive after it has submitted, so that a test can kill it."""
     if context["ti"].try_number == 1:
         time.sleep(120)
 
 
 def fail(context, result=None):
-    """Fail the first try when all is done."""
+    """Fail the first try at its end."""
     if context["ti"].try_number == 1:
         raise AirflowFailException("no room for XComs")
 

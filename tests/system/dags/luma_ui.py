@@ -1,4 +1,4 @@
-"""Videos of a list of prompts."""
+"""A video for each prompt in a list."""
 
 from __future__ import annotations
 

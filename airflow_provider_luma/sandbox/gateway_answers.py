@@ -1,4 +1,4 @@
-"""What the gateway says, shape by shape, as its wire contract has it."""
+"""The answers of the gateway, in the shapes of its wire contract."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import JSONResponse
 
 if TYPE_CHECKING:
-    from airflow_provider_luma.sandbox.memory import Generation
+    from airflow_provider_luma.sandbox.generation import Generation
 
 BATCH_STATUS = {"pending": "NOT_START", "processing": "IN_PROGRESS", "completed": "SUCCESS", "failed": "FAILURE"}
 
 
 def error(status: int, code: str, message: str = "", **headers: str) -> JSONResponse:
-    """Answer with an error in the gateway's own shape; its message is the code unless given."""
+    """Answer with an error in the gateway's own shape; the message defaults to the code."""
     return JSONResponse({"code": code, "message": message or code, "data": None}, status, headers)
 
 
 def openai_error(status: int, kind: str, code: str, message: str) -> JSONResponse:
-    """Answer with an error in the shape that the gateway has for tokens and for paths it does not know."""
+    """Answer with an error in the gateway's shape for refused tokens and unknown paths."""
     return JSONResponse({"error": {"message": message, "type": kind, "param": "", "code": code}}, status)
 
 
 def unauthorized() -> JSONResponse:
-    """Answer 401, in the gateway's words."""
+    """Answer 401 with the gateway's message."""
     return openai_error(401, "new_api_error", "invalid_token", f"无效的令牌 (request id: {uuid.uuid4()})")
 
 
 def too_many_requests(retry_after: int | None = None) -> JSONResponse:
-    """Answer 429, with the seconds to wait if given."""
+    """Answer 429; `retry_after` is in seconds."""
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     return error(429, "too_many_requests", "too many running generations, please try again later", **headers)
 
@@ -39,8 +39,8 @@ def generation_body(generation: Generation, state: str, cdn: str) -> dict[str, A
     """
     Write a generation as `GET /luma/generations/{id}` answers it.
 
-    :param state: its state, read once, because the clock goes on.
-    :param cdn: the address under which its files are, without a trailing slash.
+    :param state: its state; the caller reads it once, because it can change at any moment.
+    :param cdn: the address of its files, without a trailing slash.
     """
     if state == "completed":
         return {**completed_body(generation, f"{cdn}/{generation.id}"), **generation.answer}
@@ -60,17 +60,17 @@ def generation_body(generation: Generation, state: str, cdn: str) -> dict[str, A
         "last_frame": None,
     }
     if state == "failed":
-        body["failure_reason"] = generation.failure_reason
+        body["failure_reason"] = generation.reported_failure.reason
     return {**body, **generation.answer}
 
 
 def created_at(generation: Generation) -> str:
-    """Write when it was submitted, as the gateway does."""
+    """Write the time of the submission in the gateway's format."""
     return generation.submitted.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def completed_body(generation: Generation, folder: str) -> dict[str, Any]:
-    """Write a completed generation, whose files are in this folder of the CDN."""
+    """Write a completed generation; `folder` is the address of its files."""
     size = {"width": generation.clip.width, "height": generation.clip.height}
     video, raw = generation.video_url or f"{folder}/video.mp4", generation.video_url or f"{folder}/video_raw.mp4"
     files = {
@@ -103,7 +103,7 @@ def completed_body(generation: Generation, folder: str) -> dict[str, Any]:
 
 
 def submit_body(shape: str, generation: Generation) -> dict[str, Any]:
-    """Write the answer to a submission, `flat`, `envelope` or `bare`."""
+    """Write the answer to a submission: `flat`, `envelope` or `bare`."""
     if shape == "bare":
         return {"code": "success", "message": "", "data": generation.id}
     if shape == "envelope":
@@ -123,7 +123,7 @@ def submit_body(shape: str, generation: Generation) -> dict[str, Any]:
 
 
 def tasks_body(shape: str, generations: list[Generation], cdn: str) -> Any:
-    """Write the answer to `POST /luma/tasks`, a `list` or an `envelope`."""
+    """Write the answer to `POST /luma/tasks`: a `list` or an `envelope`."""
     if shape == "list":
         return [generation_body(generation, generation.state, cdn) for generation in generations]
     tasks = [task(number, generation, cdn) for number, generation in enumerate(generations, start=1)]
@@ -142,7 +142,7 @@ def task(number: int, generation: Generation, cdn: str) -> dict[str, Any]:
         "platform": "luma",
         "action": "LUMA_VIDEO",
         "status": BATCH_STATUS.get(state, "UNKNOWN"),
-        "fail_reason": generation.failure_reason if state == "failed" else "",
+        "fail_reason": generation.reported_failure.reason,
         "submit_time": submitted,
         "start_time": 0 if state == "pending" else submitted,
         "finish_time": submitted + math.ceil(generation.seconds) if generation.ended else 0,
