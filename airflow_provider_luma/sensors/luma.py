@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
@@ -118,9 +119,9 @@ class LumaGenerationSensor(BaseSensorOperator):
         try:
             with Outcome(self, context, resumed=True) as outcome, fail_without_retry(LumaGenerationFailed):
                 return self._finish(generation_from(event), outcome)
-        except LumaError as error:
+        except (AirflowFailException, LumaError) as error:
             if self.never_fail:
-                # Airflow does this only for its own exceptions.
+                # Airflow does this only for its own exceptions, and before 3.1 for none.
                 raise AirflowSkipException(str(error)) from error
             raise
 

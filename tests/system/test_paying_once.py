@@ -357,7 +357,7 @@ def test_resubmit_pays_again(deployment, sandbox):
     run.kill()
     run.until_charged(count=2)
     assert len(run.charged()) == 2
-    assert 'This try submits it again, because on_ambiguous_submission is' in run.log(2)
+    assert "This try submits it again, because on_ambiguous_submission is" in run.log(2)
     run.mark("failed")
 
 

@@ -12,7 +12,12 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     TaskDeferred,
 )
-from airflow.sdk.exceptions import AirflowRescheduleException
+
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+except ImportError:
+    # Airflow 3.0.
+    from airflow.exceptions import AirflowRescheduleException
 
 from airflow_provider_luma.api import GenerationState, LumaNotFound, waiting
 from airflow_provider_luma.api.generation import VISIBLE_FIELDS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from datetime import timedelta
 
 import pytest
@@ -40,14 +39,12 @@ def test_empty_image_is_left_out(empty, connection, sandbox):
     assert sandbox.requests[0].body == {"user_prompt": PROMPT}
 
 
-def test_other_vanished_argument_is_logged(connection, sandbox, capsys, caplog):
+def test_other_vanished_argument_is_logged(connection, sandbox, logged):
     """Any other argument that was given and is None gets one line of the log."""
-    caplog.set_level(logging.INFO)
     operator = LumaGenerateVideoOperator(task_id="film", user_prompt=PROMPT, duration="{{ length }}")
     operator.duration = None
     run(operator, TaskInstance())
-    log = capsys.readouterr().out + caplog.text
-    assert log.count("duration was given, but its value is None: it is left out.") == 1
+    assert logged("duration was given, but its value is None: it is left out.") == 1
     assert sandbox.requests[0].body == {"user_prompt": PROMPT}
 
 
