@@ -37,7 +37,7 @@ class LumaError(Exception):
     code: str | None = None
     """The API's error code, if it gave one."""
     request_id: str | None = None
-    """The id with which the API's support can find the request, if there is one."""
+    """The id that the API's support needs to find the request, if there is one."""
     retry_after: float | None = None
     """The seconds that the API asked to wait, if it did."""
     retry_may_help: bool = True

@@ -40,7 +40,7 @@ class SubmissionListener(Protocol):
         """
         Record that the request is about to be sent; an exception here prevents that.
 
-        :param sent: ``api``, the API and its host, and ``request_id``, with which the API's support can find the
+        :param sent: ``api``, the API and its host, and ``request_id``, the id that the API's support needs to find the
             request, if there is one.
         """
 

@@ -45,7 +45,7 @@ def parse_host(typed: str | None) -> Host:
 
 def base_url(host: Host, dialect: Dialect, *, schema: str | None = None, port: int | None = None) -> str:
     """
-    Return the URL to which an API's paths are appended.
+    Return an API's URL; its paths are appended to it.
 
     :param host: the connection's host; if it is empty, the API's default address is used.
     :param dialect: the API.
