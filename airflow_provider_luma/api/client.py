@@ -222,14 +222,14 @@ class LumaClient:
 
         return self._retry(attempt, errors.LumaConnectionError, errors.LumaRateLimited)
 
-    def _retry(self, attempt: Callable[[], T], *errors: type[errors.LumaError]) -> T:
-        """Repeat ``attempt`` after these errors, unless the API asks for a long pause."""
+    def _retry(self, attempt: Callable[[], T], *repeated: type[errors.LumaError]) -> T:
+        """Repeat ``attempt`` after the ``repeated`` errors, unless the API asks for a long pause."""
         deadline = time.monotonic() + self.retry_for
         failures = 0
         while True:
             try:
                 return attempt()
-            except errors as error:
+            except repeated as error:
                 failures += 1
                 seconds = backoff(0.25, failures, error.retry_after, longest=LONGEST_PAUSE)
                 if (error.retry_after or 0) > LONGEST_PAUSE or time.monotonic() + seconds > deadline:

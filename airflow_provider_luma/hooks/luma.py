@@ -123,7 +123,7 @@ class LumaHook(BaseHook):
         """
         Wait on this worker until a generation is in a state.
 
-        A poll that fails with any other error does not end the wait. To limit the wait, set the task's
+        A poll that fails for another reason than those below is repeated. To limit the wait, set the task's
         ``execution_timeout``.
 
         :param generation_id: the id of the generation.

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 from airflow_provider_luma import DEFAULT_CONN_ID
 from airflow_provider_luma.api import Generation, GenerationState, LumaGenerationFailed, LumaInvalidRequest
-from airflow_provider_luma.api.arguments import check_generation_id, parse_bool
+from airflow_provider_luma.api.arguments import boolean, check_generation_id
 from airflow_provider_luma.failures import fail_without_retry
 from airflow_provider_luma.links.luma import LINKS
 from airflow_provider_luma.outcome import Outcome
@@ -86,9 +86,7 @@ class LumaDownloadVideoOperator(BaseOperator):
         with Outcome(self, context) as outcome, fail_without_retry(LumaGenerationFailed):
             if self.asset not in FILE_NAMES:
                 raise LumaInvalidRequest(f"asset must be one of {', '.join(FILE_NAMES)}, got {self.asset!r:.80}.")
-            self.replace = parse_bool(self.replace)
-            if not isinstance(self.replace, bool):
-                raise LumaInvalidRequest(f"replace must be True or False, got {self.replace!r:.80}.")
+            self.replace = boolean("replace", self.replace)
             known = _parse_generation(self.generation)
             outcome.record(generation_id=known.id, **({"generation": known.as_dict()} if known.state.terminal else {}))
             path = storage.resolve_destination(self.destination, FILE_NAMES[self.asset].format(known.id))

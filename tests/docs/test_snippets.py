@@ -197,8 +197,9 @@ class TestDialect:
 
     def test_connection_can_be_tested(self, studio):
         """Its answer for an unknown id shows that the API accepts the token."""
-        with far_end(error_answer(404, b'{"error": "no such film"}')) as (url, _):
+        with far_end(error_answer(404, b'{"error": "no such film"}')) as (url, requests):
             LumaClient(url, "st-key", api="studio").test()
+        assert len(requests) == 1
 
     def test_page_is_no_verdict(self, studio):
         """The 404 page of a proxy does not mean that the id is unknown."""

@@ -152,7 +152,7 @@ def parse_generation(payload: Any, call: str) -> Generation:
 
 
 def parse_generations(payload: Any, call: str) -> dict[str, Generation]:
-    """Parse the answer to a batch query, by id; raise errors.LumaServerError if it is not a list."""
+    """Parse the answer to a batch query, by id; raise LumaServerError if it is not a list."""
     if not isinstance(payload, list):
         raise errors.LumaServerError(f"{call}: the answer is JSON, but not a list of generations.", status=200)
     generations: list[Generation] = []

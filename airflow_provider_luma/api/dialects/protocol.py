@@ -118,7 +118,7 @@ class Request(Generic[T]):
     :param method: the HTTP method.
     :param path: the path below the API's URL.
     :param read: converts the answer to the result; its second parameter is the call and its host, for messages.
-        Raises errors.LumaApiError.
+        Raises LumaApiError.
     :param body: the JSON body, or None.
     :param request_id: the header ``X-Request-Id``, which helps the API's support to find the request, or None.
     """
